@@ -30,7 +30,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def cannot_write(path: str | Path, error: OSError) -> DermlabError:
