@@ -23,16 +23,14 @@ def __getattr__(name: str) -> Any:
     if name in _ELSEWHERE:
         module, attribute = _ELSEWHERE[name]
         return getattr(importlib.import_module(module), attribute)
-    if name in _ROOMS and name != "evaluate":
+    if name in _ROOMS:
         return importlib.import_module(f"dermlab.{name}")
-    from dermlab import verbs
-
+    verbs = importlib.import_module("dermlab.verbs")
     if name in verbs.VERBS:
         return verbs.function(name)
     raise AttributeError(f"module 'dermlab' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    from dermlab import verbs
-
+    verbs = importlib.import_module("dermlab.verbs")
     return sorted({*globals(), *_ELSEWHERE, *_ROOMS, *verbs.VERBS})

@@ -11,10 +11,12 @@ import importlib
 import importlib.resources
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dermlab.core.config import Config, merge, read_yaml, validate
 from dermlab.core.errors import InputError
+
+if TYPE_CHECKING:
+    from dermlab.core.config import Config
 
 # What a person types after ``dermlab`` → the module in dermlab.commands, in the order of the help page.
 COMMANDS: dict[tuple[str, ...], str] = {
@@ -62,6 +64,8 @@ def function(verb: str) -> Callable[..., Any]:
     A positional argument stands for the fields that the command line takes without a name. ``config=`` names a YAML
     file of the same fields, over which the other arguments win.
     """
+    from dermlab.core.config import merge, read_yaml, validate
+
     model = config_class(verb)
     module = importlib.import_module(f"dermlab.commands.{verb}")
 
