@@ -1,0 +1,162 @@
+"""How the report writes numbers: percent and points, intervals, durations, and the words for metrics and groups."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+# Metric → (its name in a sentence, its name in a table's head, how it is written).
+METRICS: dict[str, tuple[str, str, str]] = {
+    "top1": ("top-1 accuracy", "Top-1", "share"),
+    "top3": ("top-3 accuracy", "Top-3", "share"),
+    "balanced_accuracy": ("balanced accuracy", "Balanced", "share"),
+    "macro_f1": ("macro-F1", "Macro-F1", "number"),
+    "auroc": ("AUROC", "AUROC", "number"),
+    "ece": ("calibration error (ECE)", "ECE", "number"),
+}
+
+GLOSSARY = (
+    ("top-1, top-3", "The share of photos whose true class is the model's first answer, or among its first three."),
+    (
+        "balanced accuracy",
+        "The mean of the recalls of the classes: a rare class counts as much as a common one. "
+        "Naming the commonest class every time can look good in top-1, never here.",
+    ),
+    ("macro-F1", "The mean over classes of F1, which needs both few misses and few false alarms."),
+    ("AUROC", "How well the probabilities rank photos of a class above the others; 0.5 is chance, 1 is perfect."),
+    ("ECE", "Expected calibration error: how far stated confidence is from the share correct, on average; 0 is best."),
+    (
+        "95% interval",
+        "What the number could have been with other patients like these: patients, not photos, are redrawn, "
+        "because photos of one patient resemble each other.",
+    ),
+    (
+        "cannot tell apart",
+        "The difference is within what chance alone gives on this many patients. It does not say that the models are "
+        "equal.",
+    ),
+    (
+        "floors",
+        "The commonest class every time, the questionnaire without any photo, and a colour histogram: a network that "
+        "does not beat them has learnt nothing that is worth its trouble.",
+    ),
+    (
+        "train, val, test",
+        "Train fits a model, val (validation) chooses between settings and models, test only reports.",
+    ),
+)
+
+_PLURALS = {"patient_id": "patients", "lesion_id": "lesions", "image_id": "photos", "site": "sites"}
+_UNITS = {"image": ("photo", "photos"), "lesion": ("lesion", "lesions"), "patient": ("patient", "patients")}
+
+
+def metric_words(metric: str) -> tuple[str, str, str]:
+    """Return a metric's name in a sentence, its short name and its kind; an unknown one is named as it stands."""
+    return METRICS.get(metric, (metric.replace("_", " "), metric, "number"))
+
+
+def groups_word(column: str | None) -> str:
+    """Return the plural for the groups of a column: ``patients`` for ``patient_id``."""
+    if not column:
+        return "photos"
+    return _PLURALS.get(column, f"groups ({column})")
+
+
+def units_word(unit: str, n: int | None = None) -> str:
+    """Return ``photos``, ``lesions`` or ``patients``, in the singular for one."""
+    one, many = _UNITS.get(unit, (unit, f"{unit}s"))
+    return one if n == 1 else many
+
+
+def plural(n: int, noun: str) -> str:
+    """Write a count and its noun: ``1 file``, ``2 files``."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def score(value: float | None, kind: str = "share") -> str:
+    """Write a share as percent with one decimal (``61.3%``), any other number with three (``0.885``)."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.1f}%" if kind == "share" else f"{value:.3f}"
+
+
+def span(metric: Mapping[str, Any], kind: str = "share") -> str:
+    """Write a metric's interval: ``54.2–68.1``, or ``no interval`` where there is none."""
+    low, high = metric.get("low"), metric.get("high")
+    if low is None or high is None:
+        return "no interval"
+    return f"{100 * low:.1f}–{100 * high:.1f}" if kind == "share" else f"{low:.3f}–{high:.3f}"
+
+
+def span_whole(metric: Mapping[str, Any]) -> str:
+    """Write the interval of a share in whole percent: ``54–68``."""
+    low, high = metric.get("low"), metric.get("high")
+    return "" if low is None or high is None else f"{100 * low:.0f}–{100 * high:.0f}"
+
+
+def points(difference: float | None, kind: str = "share") -> str:
+    """Write a signed difference: percentage points with one decimal for a share, three decimals else."""
+    if difference is None:
+        return "–"
+    text = f"{100 * difference:+.1f}" if kind == "share" else f"{difference:+.3f}"
+    return text.replace("-", "−")
+
+
+def tick(value: float, kind: str = "share") -> str:
+    """Write an axis label as short as its value allows."""
+    if kind == "share":
+        return f"{round(100 * value, 2):g}%"
+    return f"{value:g}"
+
+
+def whole(share: float | None) -> str:
+    """Write a share in whole percent."""
+    return "–" if share is None else f"{100 * share:.0f}%"
+
+
+def count(n: float | None) -> str:
+    """Write a count with thousands separators."""
+    return "–" if n is None else f"{n:,.0f}"
+
+
+def p_value(p: float | None) -> str:
+    """Write a p-value with three decimals, or ``< 0.001``."""
+    if p is None:
+        return "–"
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def seconds(value: float | None) -> str:
+    """Write measured seconds."""
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def duration(value: float | None) -> str:
+    """Write an estimated time in the unit a person would use."""
+    if value is None:
+        return "–"
+    if value < 90:
+        return f"{max(value, 1):.0f} s"
+    if value < 90 * 60:
+        return f"{value / 60:.0f} min"
+    if value < 48 * 3600:
+        return f"{value / 3600:.1f} h"
+    return f"{value / 86400:.1f} days"
+
+
+def rate(value: float | None) -> str:
+    """Write images per second."""
+    if value is None:
+        return "–"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def plain(value: Any) -> str:
+    """Write any cell of a table: floats with at most three decimals, nothing for a null."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}".rstrip("0").rstrip(".")
+    return str(value)
