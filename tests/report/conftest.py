@@ -172,17 +172,17 @@ def make_record() -> dict[str, Any]:
         },
         "decision": {
             "word": "GO",
-            "sentence": "Ship clip-fusion instead of gen2a: on 842 photos of 657 patients that it had not seen its top-1 "
-            "accuracy is 69.5% (66.1–72.9), 7.1 points above gen2a (95% interval +3.9 to +10.4); 2.0 were asked for.",
+            "sentence": "Ship clip-fusion instead of gen2a: on 842 photos of 657 patients that it had not seen its "
+            "top-1 accuracy is 69.5% (66.1–72.9), 7.1 points above gen2a (+3.9 to +10.4); 2.0 were asked for.",
             "winner": "clip-fusion",
             "against": {"name": "gen2a", "kind": "baseline", "difference": 0.071, "low": 0.039, "high": 0.104},
             "fallback": {
                 "name": "lite0-fusion",
-                "sentence": "lite0-fusion, the best on validation that needs no condition to be met; 6.2 points below the winner.",
+                "sentence": "lite0-fusion, the next best on validation with another encoder; 6.2 points below.",
             },
             "change": [
-                "If a lawyer finds that the conditions listed under licences cannot be met, the fallback takes its place.",
-                "If the gain counts only from 5 points on (margin: 0.05), these data cannot tell; about 1,400 patients could.",
+                "If the conditions listed under licences cannot be met, the fallback takes its place.",
+                "With a margin of 5 points these data could not tell; about 1,400 patients could.",
             ],
         },
         "data": {

@@ -1,4 +1,4 @@
-"""Thumbnails for the report: small JPEGs made anew from pixels, so that no EXIF or GPS of the original travels along."""
+"""Thumbnails for the report: small JPEGs made anew from pixels, so that no EXIF or GPS of an original travels along."""
 
 from __future__ import annotations
 
