@@ -1,0 +1,337 @@
+"""Who wins and what follows: pure functions from scores, verdicts and comparisons to one sentence a person can act on.
+
+``val`` chooses; ``test`` only says how good the chosen one is, and how sure that is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from dermlab.bench.outcome import MAY_SHIP, Outcome, order
+from dermlab.core import words
+
+Z_95, Z_POWER_80 = 1.959964, 0.841621
+HOPELESS = 50  # times the patients in hand beyond which asking for more is no advice
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the bake-off says.
+
+    Attributes:
+        word: ``GO``, ``NO-GO``, ``CANNOT TELL`` against a baseline; ``WINNER`` or ``NO WINNER`` without one.
+        sentence: the decision in one or two sentences.
+        winner: the winner's name.
+        against: what the winner was held against: ``name, kind (baseline|floor), difference, low, high, verdict``.
+        fallback: ``name`` and ``sentence``.
+        change: what would change the decision, a sentence each.
+    """
+
+    word: Literal["GO", "NO-GO", "CANNOT TELL", "WINNER", "NO WINNER"]
+    sentence: str
+    winner: str | None = None
+    against: dict[str, Any] | None = None
+    fallback: dict[str, str] | None = None
+    change: tuple[str, ...] = ()
+
+
+def decide(
+    outcomes: Sequence[Outcome],
+    comparison: Sequence[Mapping[str, Any]],
+    *,
+    metric: str,
+    use: str,
+    group_by: str | None,
+    baseline: str | None = None,
+    against_baseline: Mapping[str, Any] | None = None,
+    margin: float = 0.0,
+) -> Decision:
+    """Put the choice into words.
+
+    Against a baseline one rule holds, which a reader can check by eye: with ``[low, high]`` the 95 % interval of the
+    paired difference (winner minus baseline), GO where ``low > margin``, NO-GO where ``high < margin``, else CANNOT
+    TELL. A margin above 0 asks for an improvement that is worth the change, one below 0 for non-inferiority. GO with
+    a margin of 0 or more also needs the paired test to say "better".
+
+    Args:
+        outcomes: all candidates, the winner marked.
+        comparison: paired comparisons of all pairs (CONTRACT's comparison.json).
+        metric: the metric that decides.
+        use: the intended use.
+        group_by: the column that groups are of, for the words.
+        baseline: the baseline's name.
+        against_baseline: the comparison ``a = winner``, ``b = baseline``.
+        margin: the least difference that is worth a change, as a share (0.02 is two points).
+    """
+    winner = next((outcome for outcome in outcomes if outcome.winner), None)
+    if winner is None:
+        return _no_winner(outcomes, use=use, baseline=baseline)
+    groups = words.groups_word(group_by)
+    measured = _measured(winner, metric, groups)
+    change = _rivals(outcomes, winner, metric, use)
+    fallback = _fallback(outcomes, winner, comparison, metric)
+    if baseline is None or against_baseline is None:
+        floor, versus = _best_floor(outcomes, winner, comparison, metric)
+        sentence = f"{winner.name} was best on validation among the candidates that may be used for {use}: {measured}."
+        sentence += _against_floor(winner, floor, versus, metric)
+        against = None
+        if floor is not None and versus is not None:
+            against = {**_effect(versus), "name": floor.name, "kind": "floor"}
+            if versus["verdict"] == "cannot tell apart":
+                change += _needed(versus, 0.0, groups)
+        change.append(
+            "With baseline: in the config this page would say GO, NO-GO or CANNOT TELL against what you have."
+        )
+        return Decision("WINNER", sentence + _unknown_data(winner, use), winner.name, against, fallback, tuple(change))
+
+    pair = against_baseline
+    word = judge(pair, margin)
+    asked = _asked(margin, metric)
+    gap = _gap(pair, metric)
+    against = {**_effect(pair), "name": baseline, "kind": "baseline"}
+    if word == "GO" and winner.verdict not in MAY_SHIP:
+        sentence = (
+            f"{winner.name} is {asked} {baseline} ({gap}; {measured}), but it is not known to be lawful to ship it."
+        )
+        return Decision(
+            "CANNOT TELL",
+            sentence + _unknown_data(winner, use),
+            winner.name,
+            against,
+            {"name": baseline, "sentence": f"Keep {baseline} until the terms are known."},
+            tuple(change),
+        )
+    if word == "GO":
+        sentence = f"Ship {winner.name} instead of {baseline}: {gap}; {measured}.{_wanted(margin, metric)}"
+        limit = words.points(pair["low"], _kind(metric)).lstrip("+")
+        change.insert(0, f"With a margin of more than {limit}{_unit(metric)} this would be CANNOT TELL.")
+        if winner.conditions:
+            change.insert(
+                0,
+                f"The {words.plural(len(winner.conditions), 'condition')} under 'May it ship' must be met; "
+                "where one cannot be, the fallback takes its place.",
+            )
+        keep = {"name": baseline, "sentence": f"{baseline} stays where it is."}
+        return Decision(word, sentence, winner.name, against, fallback or keep, tuple(change))
+    keep = {"name": baseline, "sentence": f"Keep {baseline}."}
+    if word == "NO-GO":
+        sentence = (
+            f"Keep {baseline}: {winner.name}, the best candidate that may ship, is not {asked} it ({gap}; {measured})."
+        )
+        change.insert(0, "A better candidate: more encoders, fine-tuning, more training photos, or a smaller margin.")
+    else:
+        sentence = (
+            f"These data cannot tell whether {winner.name} is {asked} {baseline}: the difference is {gap} "
+            f"({measured}), so a true difference on either side of the margin fits."
+        )
+        change = _needed(pair, margin, groups) + change
+    return Decision(word, sentence + _unknown_data(winner, use), winner.name, against, keep, tuple(change))
+
+
+def judge(pair: Mapping[str, Any], margin: float) -> Literal["GO", "NO-GO", "CANNOT TELL"]:
+    """Return GO, NO-GO or CANNOT TELL for a paired difference (winner minus baseline) and a margin."""
+    low, high = pair["low"], pair["high"]
+    if low is None or high is None:
+        return "CANNOT TELL"
+    if high < margin:
+        return "NO-GO"
+    if low > margin and (margin < 0 or pair["verdict"] == "a better"):
+        return "GO"
+    return "CANNOT TELL"
+
+
+def groups_needed(pair: Mapping[str, Any], margin: float) -> int | None:
+    """Return how many groups would settle the question at 80 % power if the true difference is the one observed.
+
+    The interval's half width shrinks with the square root of the number of groups; a two-sided 5 % test.
+    Returns None where the observed difference is the margin itself or no interval is known.
+    """
+    low, high, difference = pair["low"], pair["high"], pair["difference"]
+    if low is None or high is None or difference is None or math.isclose(difference, margin, abs_tol=1e-9):
+        return None
+    standard_error = (high - low) / (2 * Z_95)
+    return math.ceil(pair["n_groups"] * ((Z_95 + Z_POWER_80) * standard_error / abs(difference - margin)) ** 2)
+
+
+def pair_of(comparison: Sequence[Mapping[str, Any]], a: str, b: str, metric: str) -> dict[str, Any] | None:
+    """Return the comparison of ``a`` and ``b`` seen from ``a``, whichever way round it was made, or None."""
+    for pair in comparison:
+        if pair["metric"] != metric:
+            continue
+        if (pair["a"], pair["b"]) == (a, b):
+            return dict(pair)
+        if (pair["a"], pair["b"]) == (b, a):
+            turned = {"a better": "b better", "b better": "a better"}
+            return {
+                **pair,
+                "a": a,
+                "b": b,
+                "difference": _minus(pair["difference"]),
+                "low": _minus(pair["high"]),
+                "high": _minus(pair["low"]),
+                "discordant": None if pair["discordant"] is None else list(reversed(pair["discordant"])),
+                "verdict": turned.get(pair["verdict"], pair["verdict"]),
+            }
+    return None
+
+
+def _minus(value: float | None) -> float | None:
+    return None if value is None else -value
+
+
+def _kind(metric: str) -> str:
+    return words.metric_words(metric)[2]
+
+
+def _unit(metric: str) -> str:
+    return " points" if _kind(metric) == "share" else ""
+
+
+def _effect(pair: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: pair[key] for key in ("difference", "low", "high", "p", "n", "n_groups", "verdict")}
+
+
+def _gap(pair: Mapping[str, Any], metric: str) -> str:
+    kind = _kind(metric)
+    return (
+        f"{words.points(pair['difference'], kind)}{_unit(metric)} "
+        f"(95% interval {words.points(pair['low'], kind)} to {words.points(pair['high'], kind)})"
+    )
+
+
+def _asked(margin: float, metric: str) -> str:
+    size = words.points(abs(margin), _kind(metric)).lstrip("+") + _unit(metric)
+    if margin > 0:
+        return f"at least {size} better than"
+    return "better than" if margin == 0 else f"no more than {size} worse than"
+
+
+def _wanted(margin: float, metric: str) -> str:
+    size = words.points(abs(margin), _kind(metric)).lstrip("+") + _unit(metric)
+    if margin > 0:
+        return f" At least {size} were asked for."
+    return "" if margin == 0 else f" Up to {size} worse was allowed."
+
+
+def _measured(winner: Outcome, metric: str, groups: str) -> str:
+    n, n_groups = winner.metrics["n"], winner.metrics["n_groups"]
+    unit = words.units_word(winner.metrics["unit"], n)
+    of = f" of {n_groups:,} {groups}" if groups not in ("photos", unit) else ""
+    scored = winner.metrics.get(metric) or {"value": None, "low": None, "high": None}
+    label, _, kind = words.metric_words(metric)
+    figure = f"{words.score(scored['value'], kind)} (95% interval {words.span(scored, kind)})"
+    return f"{label} {figure} on {n:,} {unit}{of} it had not seen"
+
+
+def _best_floor(
+    outcomes: Sequence[Outcome], winner: Outcome, comparison: Sequence[Mapping[str, Any]], metric: str
+) -> tuple[Outcome | None, dict[str, Any] | None]:
+    floors = [
+        outcome for outcome in order(outcomes) if outcome.kind == "floor" and outcome.scored and not outcome.winner
+    ]
+    if not floors:
+        return None, None
+    return floors[0], pair_of(comparison, winner.name, floors[0].name, metric)
+
+
+def _against_floor(winner: Outcome, floor: Outcome | None, pair: Mapping[str, Any] | None, metric: str) -> str:
+    if winner.kind == "floor":
+        return " It is a floor: no candidate has been shown to add anything to it."
+    if floor is None or pair is None:
+        return ""
+    if pair["verdict"] == "a better":
+        return f" It beats the best floor, {floor.name}, by {_gap(pair, metric).lstrip('+')}."
+    if pair["verdict"] == "b better":
+        return f" On test the floor {floor.name} is better: {_gap(pair, metric)}. Do not ship it."
+    return f" These data cannot tell it from a floor, {floor.name}: {_gap(pair, metric)}."
+
+
+def _unknown_data(winner: Outcome, use: str) -> str:
+    if winner.data_verdict in MAY_SHIP:
+        return ""
+    return f" Nobody has said whether its training photos may be used for {use}: write their licence into card.yaml."
+
+
+def _needed(pair: Mapping[str, Any], margin: float, groups: str) -> list[str]:
+    needed = groups_needed(pair, margin)
+    have = pair["n_groups"]
+    if needed is None or needed > HOPELESS * have:
+        return [
+            "The difference is so close to the margin that no realistic number of further patients would settle it."
+        ]
+    if needed <= have:
+        return [f"More {groups} in the test part would narrow the interval; there are {have:,} now."]
+    return [
+        f"About {_rounded(needed):,} {groups} in the test part (now {have:,}) would settle it with 80% power, "
+        "if the true difference is the one seen here."
+    ]
+
+
+def _rounded(n: int) -> int:
+    """Round to two figures: an estimate from one interval deserves no more."""
+    size = 10 ** max(0, len(str(n)) - 2)
+    return math.ceil(n / size) * size
+
+
+def _rivals(outcomes: Sequence[Outcome], winner: Outcome, metric: str, use: str) -> list[str]:
+    """Name those that did better on val but could not win, and those that never ran."""
+    kind, lines = _kind(metric), []
+    for outcome in order(outcomes):
+        if outcome.status == "failed":
+            lines.append(f"{outcome.name} has no result: {outcome.error}")
+        elif outcome.scored and not outcome.may_win and outcome.val > winner.val:
+            better = words.points(outcome.val - winner.val, kind).lstrip("+") + _unit(metric)
+            if outcome.flags:
+                why = f"is not ranked: {'; '.join(outcome.flags)}"
+            elif outcome.encoder_verdict == "blocked":
+                why = f"may not ship for {use}"
+            else:
+                why = f"is of unknown licence for {use}"
+            lines.append(f"{outcome.name} scored {better} higher on validation but {why}.")
+    return lines
+
+
+def _fallback(
+    outcomes: Sequence[Outcome], winner: Outcome, comparison: Sequence[Mapping[str, Any]], metric: str
+) -> dict[str, str] | None:
+    """Return the next best on val that may ship, of another encoder if possible: a head cannot mend a licence."""
+    rest = [
+        outcome for outcome in order(outcomes) if outcome.may_win and not outcome.winner and outcome.kind != "ensemble"
+    ]
+    others = [outcome for outcome in rest if outcome.encoder != winner.encoder] or rest
+    if not others:
+        return None
+    chosen = others[0]
+    pair = pair_of(comparison, chosen.name, winner.name, metric)
+    if pair is None:
+        told = ""
+    elif pair["verdict"] == "cannot tell apart":
+        told = f"; these data cannot tell it from {winner.name} ({_gap(pair, metric)})"
+    else:
+        told = f"; {_gap(pair, metric)} against {winner.name}"
+    other = " with another encoder" if chosen.encoder != winner.encoder and chosen.encoder else ""
+    conditions = f" ({words.plural(len(chosen.conditions), 'condition')} to meet)" if chosen.conditions else ""
+    return {"name": chosen.name, "sentence": f"{chosen.name}{conditions}, the next best on validation{other}{told}."}
+
+
+def _no_winner(outcomes: Sequence[Outcome], *, use: str, baseline: str | None) -> Decision:
+    scored = [outcome for outcome in order(outcomes) if outcome.scored]
+    if not scored:
+        sentence = "No candidate has a result; each one's error is below."
+    elif all(outcome.data_verdict == "blocked" for outcome in scored):
+        sentence = f"Nothing fitted on these photos may ship for {use}: the terms of the data set forbid it."
+    else:
+        why = "; ".join(f"{outcome.name}: {_obstacle(outcome)}" for outcome in scored[:4])
+        sentence = f"No candidate may be named winner for {use} ({why})."
+    keep = {"name": baseline, "sentence": f"Keep {baseline}."} if baseline else None
+    change = ["Candidates whose encoder and data may be used so, or another use: in the config (research, internal)."]
+    return Decision("NO-GO" if baseline else "NO WINNER", sentence, fallback=keep, change=tuple(change))
+
+
+def _obstacle(outcome: Outcome) -> str:
+    if outcome.flags:
+        return outcome.flags[0]
+    return "may not ship" if outcome.verdict == "blocked" else "licence unknown"

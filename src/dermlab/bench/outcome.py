@@ -1,0 +1,95 @@
+"""What became of each candidate, and which of them wins: ``val`` chooses among those that may win."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+MAY_SHIP = ("viable", "viable with conditions")
+
+
+@dataclass
+class Outcome:
+    """What became of one candidate.
+
+    Attributes:
+        name: its name in the table.
+        kind: ``candidate``, ``floor`` (what a model must beat to have learnt anything) or ``ensemble``.
+        encoder: the encoder's name, None where it looks at no photo.
+        head: the head's kind.
+        status: ``ok`` or ``failed``.
+        error: one line why it failed.
+        run: its run folder, relative to the bake-off's.
+        metrics: CONTRACT's metrics.json.
+        val_score: the score on val that chooses, the mean over folds; higher is better.
+        flags: reasons why it may not win although it has a score: not converged, collapsed, contaminated.
+        warnings: what a reader should know.
+        encoder_verdict: licence verdict of its encoders.
+        data_verdict: licence verdict of the data it was fitted on.
+        conditions: what must be met to ship it.
+        reasons: why the verdicts are what they are.
+        weights: of an ensemble, the weight of each member.
+        cost: ``seconds, embed_seconds, images_per_second, full_seconds``.
+        winner: whether it won.
+        rank: 1 + the number of candidates significantly better on test.
+        details: what the report draws: ``confusion, reliability, mistakes``.
+    """
+
+    name: str
+    kind: Literal["candidate", "floor", "ensemble"]
+    encoder: str | None
+    head: str
+    status: Literal["ok", "failed"] = "ok"
+    error: str = ""
+    run: str = ""
+    metrics: dict[str, Any] = field(default_factory=dict)
+    val_score: float | None = None
+    flags: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    encoder_verdict: str = "viable"
+    data_verdict: str = "viable"
+    conditions: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
+    cost: dict[str, float | None] = field(default_factory=dict)
+    winner: bool = False
+    rank: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        """The worse of the verdicts on its encoders and its data."""
+        order = ("viable", "viable with conditions", "unknown", "blocked")
+        return max((self.encoder_verdict, self.data_verdict), key=order.index)
+
+    @property
+    def val(self) -> float:
+        """The score on val for sorting: minus infinity where there is none."""
+        return self.val_score if self.scored and self.val_score is not None else float("-inf")
+
+    @property
+    def scored(self) -> bool:
+        """Whether it has a result to choose by."""
+        return self.status == "ok" and self.val_score is not None and math.isfinite(self.val_score)
+
+    @property
+    def may_win(self) -> bool:
+        """Whether it may be named winner.
+
+        An encoder that may not ship, or of which nobody knows, cannot win. Data of unknown terms are common to all
+        candidates and change no choice between them: they are held against the decision instead.
+        """
+        return self.scored and not self.flags and self.encoder_verdict in MAY_SHIP and self.data_verdict != "blocked"
+
+
+def choose_winner(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the best on val among those that may win; a tie goes to a floor, else to the one listed first."""
+    able = [outcome for outcome in outcomes if outcome.may_win]
+    return max(able, key=lambda outcome: (outcome.val, outcome.kind == "floor"), default=None)
+
+
+def order(outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes as the leaderboard lists them: best on val first, those without a score last."""
+    return sorted(outcomes, key=lambda outcome: (not outcome.scored, -outcome.val, outcome.kind != "floor"))

@@ -1,0 +1,242 @@
+"""The choice of a winner and the decision, on outcomes and comparisons made by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from dermlab.bench.decision import Decision, decide, groups_needed, judge, pair_of
+from dermlab.bench.outcome import Outcome, choose_winner, order
+
+
+def outcome(name: str, val: float | None, test: float = 0.6, **over: Any) -> Outcome:
+    metrics = {
+        "n": 168,
+        "n_groups": 131,
+        "unit": "image",
+        "top1": {"value": test, "low": test - 0.07, "high": test + 0.07},
+    }
+    settings: dict[str, Any] = {
+        "kind": "candidate",
+        "encoder": name,
+        "head": "linear",
+        "metrics": metrics,
+        "val_score": val,
+    }
+    return Outcome(name, **{**settings, **over})
+
+
+def pair(a: str, b: str, difference: float, half: float, verdict: str | None = None) -> dict[str, Any]:
+    low, high = difference - half, difference + half
+    told = "a better" if low > 0 else "b better" if high < 0 else "cannot tell apart"
+    return {
+        "a": a,
+        "b": b,
+        "metric": "top1",
+        "n": 168,
+        "n_groups": 131,
+        "difference": difference,
+        "low": low,
+        "high": high,
+        "p": 0.01,
+        "p_adjusted": 0.02,
+        "test": "paired",
+        "discordant": [30, 12],
+        "verdict": verdict or told,
+    }
+
+
+def decided(outcomes: list[Outcome], comparison: list[dict[str, Any]], **over: Any) -> Decision:
+    winner = choose_winner(outcomes)
+    if winner is not None:
+        winner.winner = True
+    settings: dict[str, Any] = {"metric": "top1", "use": "commercial", "group_by": "patient_id"}
+    return decide(outcomes, comparison, **{**settings, **over})
+
+
+def test_the_best_on_val_wins_whatever_test_says() -> None:
+    chosen = choose_winner([outcome("good_on_test", 0.60, test=0.9), outcome("good_on_val", 0.70, test=0.2)])
+    assert chosen is not None
+    assert chosen.name == "good_on_val"
+
+
+@pytest.mark.parametrize(
+    "over",
+    [
+        {"flags": ["did not converge"]},
+        {"encoder_verdict": "blocked"},
+        {"encoder_verdict": "unknown"},
+        {"data_verdict": "blocked"},
+        {"status": "failed"},
+        {"val_score": float("nan")},
+    ],
+)
+def test_what_is_flagged_blocked_unknown_or_failed_cannot_win(over: dict[str, Any]) -> None:
+    chosen = choose_winner([_with(over), outcome("second", 0.5)])
+    assert chosen is not None
+    assert chosen.name == "second"
+
+
+def _with(over: dict[str, Any]) -> Outcome:
+    best = outcome("best", 0.9)
+    for name, value in over.items():
+        setattr(best, name, value)
+    return best
+
+
+def test_a_tie_goes_to_the_floor_else_to_the_first_listed() -> None:
+    chosen = choose_winner([outcome("a", 0.6), outcome("floor", 0.6, kind="floor"), outcome("b", 0.6)])
+    assert chosen is not None
+    assert chosen.name == "floor"
+    chosen = choose_winner([outcome("a", 0.6), outcome("b", 0.6)])
+    assert chosen is not None
+    assert chosen.name == "a"
+
+
+def test_nobody_wins_where_nobody_may() -> None:
+    assert choose_winner([outcome("a", 0.6, encoder_verdict="blocked")]) is None
+    decision = decided([outcome("a", 0.6, encoder_verdict="blocked")], [], baseline="old")
+    assert decision.word == "NO-GO"
+    assert decision.fallback == {"name": "old", "sentence": "Keep old."}
+    assert decided([outcome("a", 0.6, data_verdict="blocked")], []).word == "NO WINNER"
+
+
+def test_order_is_by_val_with_the_failed_last() -> None:
+    names = [
+        o.name for o in order([outcome("failed", None, status="failed"), outcome("low", 0.1), outcome("high", 0.9)])
+    ]
+    assert names == ["high", "low", "failed"]
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "margin", "word"),
+    [
+        (0.07, 0.03, 0.02, "GO"),
+        (0.04, 0.03, 0.02, "CANNOT TELL"),  # better than nothing, but perhaps by less than asked for
+        (0.00, 0.015, 0.02, "NO-GO"),  # at most 1.5 points better
+        (0.01, 0.03, 0.0, "CANNOT TELL"),
+        (-0.05, 0.03, 0.0, "NO-GO"),
+        (-0.005, 0.01, -0.02, "GO"),  # non-inferior: no more than 2 points worse
+        (-0.015, 0.01, -0.02, "CANNOT TELL"),
+        (-0.05, 0.01, -0.02, "NO-GO"),
+    ],
+)
+def test_go_no_go_and_cannot_tell_follow_the_interval_and_the_margin(
+    difference: float, half: float, margin: float, word: str
+) -> None:
+    assert judge(pair("new", "old", difference, half), margin) == word
+
+
+def test_go_needs_the_paired_test_too() -> None:
+    assert judge(pair("new", "old", 0.04, 0.03, verdict="cannot tell apart"), 0.0) == "CANNOT TELL"
+
+
+def test_an_interval_that_could_not_be_computed_cannot_tell() -> None:
+    assert judge({**pair("new", "old", 0.04, 0.03), "low": None, "high": None}, 0.0) == "CANNOT TELL"
+
+
+def test_the_sentences_name_winner_baseline_numbers_and_n() -> None:
+    outcomes = [outcome("new", 0.7, conditions=["keep the notice"]), outcome("other", 0.6, encoder="e2")]
+    comparison = [pair("new", "other", 0.02, 0.05)]
+    go = decided(outcomes, comparison, baseline="old", against_baseline=pair("new", "old", 0.07, 0.03), margin=0.02)
+    assert go.word == "GO"
+    for part in (
+        "Ship new instead of old",
+        "+7.0 points",
+        "+4.0 to +10.0",
+        "60.0%",
+        "168 photos of 131 patients",
+        "2.0 points",
+    ):
+        assert part in go.sentence
+    assert go.fallback is not None
+    assert go.fallback["name"] == "other"
+    assert "cannot tell it from new" in go.fallback["sentence"]
+    assert "1 condition" in go.change[0]
+
+
+def test_cannot_tell_says_how_many_patients_would_settle_it() -> None:
+    outcomes = [outcome("new", 0.7)]
+    told = decided(outcomes, [], baseline="old", against_baseline=pair("new", "old", 0.03, 0.05), margin=0.0)
+    assert told.word == "CANNOT TELL"
+    assert told.fallback == {"name": "old", "sentence": "Keep old."}
+    assert "About 750 patients" in told.change[0]
+    assert "now 131" in told.change[0]
+
+
+def test_groups_needed_gives_80_percent_power() -> None:
+    """Oracle: statsmodels' power of a z test at the number of groups returned."""
+    from statsmodels.stats.power import NormalIndPower
+
+    seen = pair("new", "old", 0.03, 0.05)
+    n = groups_needed(seen, 0.0)
+    assert n is not None
+    deviation = 0.05 / 1.959964 * 131**0.5  # of one group's difference
+    power = NormalIndPower(ddof=0).power(0.03 / deviation, nobs1=n, alpha=0.05, ratio=0)
+    assert power == pytest.approx(0.8, abs=0.005)
+
+
+def test_no_number_of_patients_is_promised_where_the_difference_is_the_margin() -> None:
+    assert groups_needed(pair("new", "old", 0.02, 0.05), 0.02) is None
+    told = decided(
+        [outcome("new", 0.7)], [], baseline="old", against_baseline=pair("new", "old", 0.02, 0.05), margin=0.02
+    )
+    assert "no realistic number" in told.change[0]
+
+
+def test_without_a_baseline_the_winner_is_held_against_the_best_floor() -> None:
+    outcomes = [outcome("new", 0.7), outcome("majority", 0.3, kind="floor"), outcome("histogram", 0.5, kind="floor")]
+    beats = decided(outcomes, [pair("histogram", "new", -0.1, 0.05)])
+    assert beats.word == "WINNER"
+    assert "beats the best floor, histogram, by 10.0 points" in beats.sentence
+    assert beats.against is not None
+    assert beats.against["difference"] == pytest.approx(0.1)
+    outcomes = [outcome("new", 0.7), outcome("histogram", 0.5, kind="floor")]
+    level = decided(outcomes, [pair("new", "histogram", 0.02, 0.05)])
+    assert "cannot tell it from a floor, histogram" in level.sentence
+
+
+def test_a_floor_that_wins_is_said_to_be_one() -> None:
+    decision = decided([outcome("questionnaire", 0.7, kind="floor", encoder=None), outcome("net", 0.6)], [])
+    assert decision.winner == "questionnaire"
+    assert "It is a floor" in decision.sentence
+
+
+def test_a_better_one_that_may_not_ship_is_named() -> None:
+    outcomes = [
+        outcome("panderm", 0.8, encoder_verdict="blocked"),
+        outcome("new", 0.7),
+        outcome("gone", None, status="failed", error="403"),
+    ]
+    decision = decided(outcomes, [])
+    assert "panderm scored 10.0 points higher on validation but may not ship for commercial." in decision.change
+    assert "gone has no result: 403" in decision.change
+
+
+def test_data_of_unknown_terms_never_give_a_go() -> None:
+    outcomes = [outcome("new", 0.7, data_verdict="unknown")]
+    decision = decided(outcomes, [], baseline="old", against_baseline=pair("new", "old", 0.2, 0.03))
+    assert decision.word == "CANNOT TELL"
+    assert "card.yaml" in decision.sentence
+    assert decision.winner == "new"
+
+
+def test_the_fallback_has_another_encoder_than_the_winner() -> None:
+    outcomes = [
+        outcome("a-fusion", 0.7, encoder="a"),
+        outcome("a-linear", 0.69, encoder="a"),
+        outcome("ensemble", 0.68, kind="ensemble", encoder=None),
+        outcome("b-linear", 0.6, encoder="b"),
+    ]
+    decision = decided(outcomes, [])
+    assert decision.fallback is not None
+    assert decision.fallback["name"] == "b-linear"
+
+
+def test_pair_of_turns_a_comparison_round() -> None:
+    turned = pair_of([pair("a", "b", 0.1, 0.05)], "b", "a", "top1")
+    assert turned is not None
+    assert (turned["difference"], turned["verdict"], turned["discordant"]) == (-0.1, "b better", [12, 30])
+    assert turned["low"] == pytest.approx(-0.15)
+    assert pair_of([], "a", "b", "top1") is None
