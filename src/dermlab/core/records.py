@@ -153,6 +153,7 @@ class RecordStore:
         self._seal_lock = threading.Lock()
         self._shards: list[_Shard | None] = []
         self._known: set[str] = set()
+        self._complained: set[str] = set()
         self._maps: OrderedDict[int, np.ndarray] = OrderedDict()
         self._dtype: np.dtype[Any] | None = None
         self._failures: dict[str, str] = {}
@@ -485,23 +486,14 @@ class RecordStore:
     def _check(self, row: int) -> None:
         """Compare one record with its checksum; drop it where they differ or its file is gone."""
         with self._lock:
-            if self._verified[row]:
-                return
-            if self._shard[row] == ABSENT:
+            if self._verified[row] or self._shard[row] == ABSENT:
                 return
             try:
                 view = self._view(row)
-            except FileNotFoundError:
-                # Pruned, or compacted into a shard that this process has not seen.
-                self._lose(int(self._shard[row]))
+            except KeyError:  # pruned, or compacted into a shard that this process has not seen
                 self.refresh()
-                if self._shard[row] == ABSENT:
-                    return
-                try:
-                    view = self._view(row)
-                except OSError:
-                    self._drop(row)
-                    return
+                self._check(row)
+                return
             except (OSError, ValueError, TypeError):  # unreadable, or shorter than its index says
                 self._drop(row)
                 return
@@ -511,7 +503,9 @@ class RecordStore:
                 self._verified[row] = True
                 return
             self._drop(row)
-            progress.warn(f"{shard.path}: a record does not match its checksum; it is made again")
+            if shard.path.name not in self._complained:
+                self._complained.add(shard.path.name)
+                progress.warn(f"{shard.path}: a record does not match its checksum; such records are made again")
 
     def _drop(self, row: int) -> None:
         self._shard[row], self._verified[row] = ABSENT, False
@@ -559,7 +553,12 @@ class RecordStore:
             return data
         shard = self._shards[number]
         assert shard is not None
-        with open(shard.path, "rb") as file:
+        try:
+            file = open(shard.path, "rb")  # noqa: SIM115 - closed below
+        except FileNotFoundError:
+            self._lose(number)
+            raise KeyError(f"{shard.path}: the shard is gone") from None
+        with file:
             data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
             _note_use(file, shard.path)
         self._maps[number] = data
@@ -610,8 +609,7 @@ class RecordStore:
         bad: list[int] = []
         try:
             data = self._map(number)
-        except FileNotFoundError:
-            self._lose(number)
+        except KeyError:
             return np.empty(0, np.int64), 0
         except (OSError, ValueError):
             bad = list(range(len(rows)))
