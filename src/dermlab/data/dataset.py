@@ -225,20 +225,26 @@ class Dataset:
         refuse(position < 0, ids, path, lambda value: f"{value!r} is not an image of {MANIFEST}")
         order = np.lexsort((position, columns["fold"], columns["repeat"]))
         result = pd.DataFrame(columns).iloc[order].reset_index(drop=True)
-        keys = result[["repeat", "fold", "image_id"]]
-        if keys.duplicated().any():
-            repeat, fold, image = keys[keys.duplicated()].to_numpy()[0]
-            raise InputError(f"{path}: image {image!r} stands twice in fold {fold} of repeat {repeat}")
-        for (repeat, fold), block in result.groupby(["repeat", "fold"]):
-            lacking = ~self.manifest["image_id"].isin(block["image_id"])
-            if lacking.any():
-                raise InputError(
-                    f"{path}: {lacking.sum():,} images of {MANIFEST} are in no part of fold {fold} of repeat {repeat} "
-                    f"(first: {self.manifest.loc[lacking, 'image_id'].iloc[0]!r}); the data changed: split anew"
-                )
         if result.empty:
             raise InputError(f"{path}: the split is empty")
+        self._refuse_incomplete(result, position[order], path)
         return result
+
+    def _refuse_incomplete(self, frame: pd.DataFrame, position: np.ndarray, path: Path) -> None:
+        """Raise InputError unless every (repeat, fold) holds every image once."""
+        n = len(self)
+        key = frame["repeat"].to_numpy(dtype=np.int64) << 32 | frame["fold"].to_numpy(dtype=np.int64)
+        _, start, block = np.unique(key, return_index=True, return_inverse=True)
+        times = np.bincount(block * n + position, minlength=n * len(start))
+        wrong = np.flatnonzero(times != 1)
+        if len(wrong) == 0:
+            return
+        first, image = divmod(int(wrong[0]), n)
+        where = f"fold {frame['fold'].iloc[start[first]]} of repeat {frame['repeat'].iloc[start[first]]}"
+        name = self.manifest["image_id"].iloc[image]
+        if times[wrong[0]] > 1:
+            raise InputError(f"{path}: image {name!r} stands {times[wrong[0]]} times in {where}")
+        raise InputError(f"{path}: {len(wrong):,} images are in no part, the first is {name!r} in {where}; split anew")
 
     @functools.cached_property
     def fingerprint(self) -> str:
