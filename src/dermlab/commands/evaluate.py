@@ -1,0 +1,202 @@
+"""Score a predictions table, whoever wrote it: metrics with intervals, per class, with calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from dermlab.core import words
+from dermlab.core.errors import InputError
+from dermlab.core.files import write_json
+from dermlab.evaluate.columns import Columns
+
+if TYPE_CHECKING:
+    from dermlab.evaluate.predictions import Predictions
+
+SHOWN = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece", "brier", "kappa")
+
+
+class EvaluateConfig(Columns):
+    """Options of ``dermlab evaluate``."""
+
+    positional: ClassVar[tuple[str, ...]] = ("predictions",)
+
+    predictions: Path = Field(description="predictions table (.parquet, .csv, .tsv) or a run folder that holds one")
+    out: Path | None = Field(None, description="folder for metrics.json and the table in dermlab's form")
+    split: str = Field("test", description="split to score")
+    truth: Path | None = Field(
+        None, description="data set folder, or table of the same id column, to take labels and patients from"
+    )
+    target: str | None = Field(None, description="target of the data set in --truth; none means its default one")
+    calibrate: Literal["none", "temperature"] = Field(
+        "none", description="calibrate on the val rows of the table before scoring"
+    )
+    n_boot: int = Field(2000, ge=100, description="bootstrap replicates")
+    interval: Literal["percentile", "bca"] = Field("percentile", description="kind of bootstrap interval")
+    seed: int = Field(0, description="seed of the bootstrap")
+
+
+@dataclass(frozen=True)
+class EvaluateResult:
+    """What was found: the content of ``metrics.json``, and the files written."""
+
+    metrics: dict[str, Any]
+    written: tuple[Path, ...]
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        metrics = self.metrics
+        n, unit = metrics["n"], words.units_word(metrics["unit"], metrics["n"])
+        held = f" of {words.count(metrics['n_groups'])} {words.groups_word(metrics['group_by'])}"
+        folds = f", {words.plural(metrics['folds'], 'fold')} pooled" if metrics["folds"] > 1 else ""
+        lines = [
+            f"{metrics['model']}: {words.count(n)} {unit}{held if metrics['n_groups'] < n else ''}, "
+            f"target {metrics['target']}, split {metrics['split']}{folds}",
+            "",
+        ]
+        rows = []
+        for name in SHOWN:
+            if metrics.get(name, {}).get("value") is not None:
+                title, _, kind = words.metric_words(name)
+                rows.append([title, words.score(metrics[name]["value"], kind), words.span(metrics[name], kind)])
+        lines += aligned(rows)
+        lines.append("")
+        table = [["class", "n", "recall", "", "AUROC", ""]]
+        for name, found in metrics["per_class"].items():
+            recall, auroc = found["recall"], found["auroc"]
+            table.append(
+                [
+                    name,
+                    words.count(found["n"]),
+                    words.score(recall["value"]),
+                    words.span(recall),
+                    words.score(auroc["value"], "number"),
+                    words.span(auroc, "number"),
+                ]
+            )
+        lines += aligned(table)
+        interval = metrics["interval"]
+        lines += ["", f"{interval['level']:.0%} intervals: {_how(metrics)}"]
+        lines += [f"warning: {text}" for text in metrics["warnings"]]
+        return lines + [f"wrote {path}" for path in self.written]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the content of ``metrics.json``."""
+        return self.metrics
+
+
+def run(config: EvaluateConfig) -> EvaluateResult:
+    """Read, check and score the table."""
+    from dermlab.evaluate.calibration import calibrate
+    from dermlab.evaluate.predictions import write_predictions
+    from dermlab.evaluate.summary import summarise
+
+    predictions = read(config.predictions, config, config.truth, config.target)
+    if config.calibrate == "temperature":
+        predictions = calibrate(predictions)
+    metrics = summarise(predictions, split=config.split, n_boot=config.n_boot, seed=config.seed, method=config.interval)
+    written: list[Path] = []
+    if config.out is not None:
+        table = config.out / "predictions.parquet"
+        if not (table.exists() and table.samefile(predictions.source)):  # evaluating a run folder into itself
+            write_predictions(table, predictions.frame, predictions.meta)
+            written.append(table)
+        elif config.calibrate != "none":
+            raise InputError(f"{table}: would be overwritten by its calibrated form; choose another --out")
+        written.append(write_json(config.out / "metrics.json", metrics))
+    return EvaluateResult(metrics, tuple(written))
+
+
+def read(path: Path, columns: Columns, truth: Path | None, target: str | None) -> Predictions:
+    """Read a predictions table, with labels, units and groups from a data set folder or a table where one is named.
+
+    Args:
+        path: the table, or a run folder.
+        columns: how it names its columns; other fields of the config are passed over.
+        truth: data set folder or table with the truth.
+        target: of the data set; None is its default one.
+
+    Raises:
+        InputError: either cannot be used.
+    """
+    from dermlab.evaluate.predictions import read_predictions
+
+    names = Columns.model_validate(columns.model_dump(include=set(Columns.model_fields)))
+    if truth is None:
+        return read_predictions(path, names)
+    if not truth.is_dir():
+        return read_predictions(path, names, truth=_truth_of_table(truth, names))
+    import pandas as pd
+
+    from dermlab.data.dataset import Dataset
+
+    dataset = Dataset.open(truth)
+    wanted = dataset.card.target(target)
+    known = pd.DataFrame({"image_id": dataset.image_ids, "unit": dataset.units(), "group": dataset.groups()})
+    labels = dataset.labels(wanted.column)
+    if wanted.kind == "multilabel":
+        known[[f"y:{name}" for name in wanted.classes]] = labels
+    else:
+        known["label"] = labels
+    for name in ("site", "skin_type", "modality"):
+        if name in dataset.manifest:
+            known[name] = dataset.manifest[name].to_numpy(dtype=object)
+    if not names.classes:
+        names = names.model_copy(update={"classes": wanted.classes})
+    predictions = read_predictions(path, names, truth=known)
+    card = dataset.card
+    return predictions.with_frame(
+        predictions.frame.assign(target=wanted.column),
+        target=wanted.column,
+        kind=wanted.kind,
+        unit=card.unit,
+        pooling=card.pooling,
+        group_by=dataset.group_column(),
+    )
+
+
+def _truth_of_table(path: Path, columns: Columns) -> Any:
+    """Return a table's labels, units and groups under dermlab's names."""
+    from dermlab.evaluate.predictions import read_table
+
+    frame = read_table(path)
+    names = {columns.id: "image_id", columns.label: "label"}
+    names |= {given: name for given, name in ((columns.unit, "unit"), (columns.group, "group")) if given}
+    for given, name in names.items():
+        if given not in frame and name in ("image_id", "label"):
+            option = "--id" if name == "image_id" else "--label"
+            raise InputError(
+                f"{path}: no column {given!r}; name it with {option} (columns: {', '.join(frame.columns)})"
+            )
+    kept = [given for given in names if given in frame]
+    return frame[kept].rename(columns=names)
+
+
+def _how(metrics: dict[str, Any]) -> str:
+    """Say how the intervals were made."""
+    interval = metrics["interval"]
+    groups = words.groups_word(metrics["group_by"])
+    kind = "BCa" if interval["method"] == "bca" else interval["method"]
+    text = f"bootstrap over {groups} ({interval['n_boot']:,} replicates, {kind})"
+    if interval["wilson"]:
+        named = ", ".join(words.metric_words(name)[0] for name in interval["wilson"])
+        text += f"; Wilson for {named}"
+    return text
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Return a table's rows as lines: the first column flush left, the others flush right."""
+    if not rows:
+        return []
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if not place else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

@@ -1,0 +1,482 @@
+"""Is one model better than another? Paired differences on the same units, with intervals, tests and plain verdicts.
+
+Which test goes with which metric, and why, is told in docs/explanation/statistics.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dermlab.core.errors import InputError
+from dermlab.core.randomness import generator
+from dermlab.evaluate.cases import Cases, CaseSets, case_sets
+from dermlab.evaluate.intervals import BLOCK, Method, in_threads, interval, jackknife, resample
+from dermlab.evaluate.metrics import Evaluation, defined, metric, ratio
+from dermlab.evaluate.predictions import Predictions
+
+DEFAULT_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
+PERMUTED = ("confusion", "top_k", "losses")
+ROUNDING = 1e-12
+POWER = 0.8
+FEW_GROUPS = 30
+A_BETTER, B_BETTER, NEITHER = "a better", "b better", "cannot tell apart"
+
+
+@dataclass(frozen=True)
+class _Model:
+    name: str
+    found: CaseSets
+    evaluation: Evaluation
+    values: dict[str, float]
+    draws: dict[str, np.ndarray]
+
+
+def compare_predictions(
+    tables: Mapping[str, Predictions],
+    *,
+    metrics: Sequence[str] | None = None,
+    split: str = "test",
+    margin: float | None = None,
+    n_boot: int = 2000,
+    n_permutations: int = 9999,
+    seed: int = 0,
+    method: Method = "percentile",
+    level: float = 0.95,
+) -> list[dict[str, Any]]:
+    """Compare models pairwise on the same units; p values are Holm-adjusted over the pairs of each metric.
+
+    Args:
+        tables: at least two predictions tables by name; the order of their rows is free.
+        metrics: names of metrics; None: top-1, balanced accuracy, macro-F1 and AUROC where all tables have them.
+        split: the split compared on.
+        margin: a difference that would not matter; gives non-inferiority and equivalence (TOST) beside superiority.
+        n_boot: bootstrap replicates for the intervals.
+        n_permutations: draws of the permutation tests.
+        seed: of bootstrap and permutations.
+        method: interval of the bootstrap, ``percentile`` or ``bca``.
+        level: coverage of the intervals; ``1 - level`` is the level of the verdicts.
+
+    Returns:
+        The list that ``comparison.json`` holds: one entry per pair and metric (docs/reference/predictions.md).
+
+    Raises:
+        InputError: the tables differ in units, labels, groups or classes, or lack what a metric needs.
+    """
+    if len(tables) < 2:
+        raise InputError("compare: needs at least two predictions tables")
+    if margin is not None and not margin > 0:
+        raise InputError(f"margin: must be above 0, not {margin}")
+    names = list(tables)
+    sets = _aligned(tables, split)
+    wanted = list(metrics) if metrics else _default_metrics(sets)
+    if len(set(wanted)) < len(wanted):
+        raise InputError(f"metrics: one is named twice ({', '.join(wanted)})")
+    models = _scored(names, sets, wanted, n_boot, seed)
+    pairs = list(itertools.combinations(models, 2))
+    group_by = _group_column(tables)
+    tests = _tests(pairs, wanted, n_permutations, seed, group_by)
+    result = []
+    for name in wanted:
+        ps = [tests[a.name, b.name, name][0] for a, b in pairs]
+        for (a, b), p, adjusted in zip(pairs, ps, holm(ps), strict=True):
+            entry = _entry(a, b, name, group_by, method, level)
+            difference = a.values[name] - b.values[name]
+            better = A_BETTER if (difference > 0) == metric(name).higher_is_better else B_BETTER
+            significant = adjusted < 1 - level and difference != 0  # not so where either is NaN
+            entry |= {
+                "p": _number(p),
+                "p_adjusted": _number(adjusted),
+                "test": tests[a.name, b.name, name][1],
+                "discordant": _discordant(a.found, b.found),
+                "verdict": better if significant else NEITHER,
+            }
+            if margin is not None:
+                entry |= _within_margin(
+                    a.draws[name] - b.draws[name], entry, margin, metric(name).higher_is_better, level
+                )
+            entry |= _further(a, b, name, level)
+            result.append(entry)
+    return result
+
+
+def ranks(comparison: Sequence[Mapping[str, Any]], names: Sequence[str], metric: str) -> dict[str, int]:
+    """Return each candidate's rank: 1 + the number of candidates that are significantly better by ``metric``."""
+    beaten = dict.fromkeys(names, 1)
+    for entry in comparison:
+        if entry["metric"] == metric and entry["a"] in beaten and entry["b"] in beaten:
+            beaten[entry["b"]] += entry["verdict"] == A_BETTER
+            beaten[entry["a"]] += entry["verdict"] == B_BETTER
+    return beaten
+
+
+def mcnemar(a_only: int, b_only: int) -> float:
+    """Return the exact two-sided p of McNemar's test from the counts of units that only one of two models got right."""
+    from scipy.stats import binom
+
+    n = a_only + b_only
+    return min(1.0, 2 * float(binom.cdf(min(a_only, b_only), n, 0.5))) if n else 1.0
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Return Holm's step-down adjusted p values (Holm 1979); NaN stays NaN and is not counted as a test."""
+    values = np.asarray(ps, np.float64)
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.argsort(values[known], kind="stable")]
+    steps = values[order] * np.arange(len(order), 0, -1)
+    adjusted = np.full(len(values), np.nan)
+    adjusted[order] = np.minimum(1.0, np.maximum.accumulate(steps))
+    return adjusted.tolist()
+
+
+def permutation_test(
+    pairs: Sequence[tuple[Evaluation, Evaluation]], names: Sequence[str], *, n_permutations: int, seed: int
+) -> list[dict[str, float]]:
+    """Return for each pair and metric the two-sided p of swapping the two models' predictions, group by group.
+
+    Under the hypothesis that the two are interchangeable, swapping all their predictions of a patient changes nothing
+    (approximate randomisation, Noreen 1989; Yeh 2000; for accuracy the clustered counterpart of McNemar's test). The
+    observed arrangement counts as one draw, so p is at least 1/(draws + 1) and the test valid at any number of draws.
+
+    Args:
+        pairs: evaluations of the same case sets by two models.
+        names: metrics whose sums mean the same in both models: confusion counts, top-k credit, losses.
+        n_permutations: number of random arrangements.
+        seed: of the arrangements.
+    """
+    n_groups = pairs[0][0].n_groups
+    middles = [np.asarray((a.rows + b.rows).sum(axis=1)).reshape(-1, 1) / 2 for a, b in pairs]
+    halves = [((a.rows - b.rows) / 2).tocsr() for a, b in pairs]
+    for half in halves:
+        half.eliminate_zeros()  # groups on which the two agree have no part in it
+    triples = list(zip((a for a, _ in pairs), middles, halves, strict=True))
+    everyone = np.ones((n_groups, 1))
+    observed = [_gap(model, middle, half @ everyone, names) for model, middle, half in triples]
+
+    def block(number: int) -> np.ndarray:
+        """Count the arrangements of one block that are at least as extreme as the observed one."""
+        size = min(BLOCK, n_permutations - number * BLOCK)
+        random = generator(seed, "permutation", number)
+        signs = random.integers(0, 2, size=(n_groups, size), dtype=np.int8).astype(np.float64) * 2 - 1
+        counts = []
+        for (model, middle, half), gap in zip(triples, observed, strict=True):
+            # NaN (the metric is undefined in this arrangement) counts as extreme, which errs on the side of doubt.
+            counts.append((~(_gap(model, middle, half @ signs, names) < gap - ROUNDING)).sum(axis=1))
+        return np.stack(counts)
+
+    work = float(sum(half.nnz for half in halves)) * n_permutations
+    as_large = sum(in_threads(block, -(-n_permutations // BLOCK), "permutation tests", work))
+    ps = (1 + as_large) / (n_permutations + 1)
+    return [
+        {name: np.nan if np.isnan(observed[place][k, 0]) else float(ps[place, k]) for k, name in enumerate(names)}
+        for place in range(len(pairs))
+    ]
+
+
+def _gap(evaluation: Evaluation, middle: np.ndarray, swing: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return the absolute difference (metrics, B) between models whose totals are ``middle ± swing``."""
+    above, below = evaluation.from_totals(middle + swing), evaluation.from_totals(middle - swing)
+    return np.abs(np.stack([above[name] - below[name] for name in names]))
+
+
+def auroc_influence(sets: Sequence[Cases], name: str = "auroc") -> np.ndarray:
+    """Return how much each group moves the AUROC, as deviations (groups,) whose squares sum to its variance.
+
+    The placement values of DeLong et al. 1988 (eqs. 3-5), summed within groups as in Obuchowski 1997 ("Nonparametric
+    analysis of clustered ROC curve data"), and averaged over classes for the one-vs-rest mean. Where each group is one
+    case and there are two classes, the sum of squares is DeLong's variance exactly; so is the variance of a difference
+    of two models, from the difference of their deviations.
+
+    Args:
+        sets: case sets with probabilities, averaged over.
+        name: ``auroc`` or ``auroc:<class>``.
+    """
+    result = np.zeros(sets[0].n_groups)
+    for cases in sets:
+        assert cases.probabilities is not None
+        of_class = name.partition(":")[2]
+        codes = [cases.classes.index(of_class)] if of_class else range(len(cases.classes))
+        parts = [_class_influence(cases, code) for code in codes]
+        kept = [part for part in parts if part is not None]
+        if not kept:
+            return np.full(sets[0].n_groups, np.nan)
+        result += np.mean(kept, axis=0) / len(sets)
+    return result
+
+
+def _class_influence(cases: Cases, code: int) -> np.ndarray | None:
+    from scipy.stats import rankdata
+
+    assert cases.probabilities is not None
+    label = cases.truth[:, code] if cases.multilabel else np.where(cases.truth == code, 1.0, 0.0)
+    scores = cases.probabilities[:, code]
+    result = np.zeros(cases.n_groups)
+    sides = [np.flatnonzero(label == side) for side in (1, 0)]
+    if not len(sides[0]) or not len(sides[1]):
+        return None
+    ranks_of_all = np.empty(len(scores))
+    both = np.concatenate(sides)
+    ranks_of_all[both] = rankdata(scores[both])
+    for own, other, sign in ((sides[0], sides[1], 1), (sides[1], sides[0], -1)):
+        # The share of the other side that a case is placed above, ties counting one half.
+        placed = (ranks_of_all[own] - rankdata(scores[own])) / len(other)
+        deviation = np.bincount(cases.group[own], weights=sign * (placed - placed.mean()), minlength=cases.n_groups)
+        holders = len(np.unique(cases.group[own]))
+        if holders > 1:
+            result += deviation / len(own) * np.sqrt(holders / (holders - 1))
+    return result
+
+
+def delong(difference: float, influence: np.ndarray) -> float:
+    """Return the two-sided p of a difference of AUROCs from its groupwise deviations (normal approximation)."""
+    from scipy.special import ndtr
+
+    spread = float(np.sqrt((influence**2).sum()))
+    if np.isnan(spread) or np.isnan(difference):
+        return np.nan
+    if spread == 0:
+        return 1.0 if abs(difference) <= ROUNDING else 0.0
+    return float(2 * ndtr(-abs(difference) / spread))
+
+
+def bootstrap_p(draws: np.ndarray) -> float:
+    """Return the two-sided p at which the percentile interval of bootstrap differences would just reach 0."""
+    known = draws[~np.isnan(draws)]
+    if not len(known):
+        return np.nan
+    return float(min(1.0, 2 * (1 + min((known <= 0).sum(), (known >= 0).sum())) / (len(known) + 1)))
+
+
+def _tests(
+    pairs: Sequence[tuple[_Model, _Model]], names: Sequence[str], n_permutations: int, seed: int, group_by: str
+) -> dict[tuple[str, str, str], tuple[float, str]]:
+    """Return p and the test's name in words for each pair and metric."""
+    clustered = pairs[0][0].found.clustered
+    within = f", by {group_by}" if clustered else ""
+    result: dict[tuple[str, str, str], tuple[float, str]] = {}
+    swapped: list[tuple[_Model, _Model]] = []
+    permuted = [name for name in names if metric(name).family in PERMUTED]
+    for a, b in pairs:
+        same = _same_sets(a.found, b.found)
+        for name in names:
+            if name == "top1" and same and not clustered and len(a.found.sets) == 1:
+                right, wrong = _discordant(a.found, b.found)
+                result[a.name, b.name, name] = mcnemar(right, wrong), "exact McNemar"
+            elif metric(name).family == "ranking" and name.startswith("auroc"):
+                influence = auroc_influence(a.found.sets, name) - auroc_influence(b.found.sets, name)
+                p = delong(a.values[name] - b.values[name], influence)
+                result[a.name, b.name, name] = p, f"DeLong{' clustered' if clustered else ''}{within}"
+            elif name not in permuted or not same:
+                result[a.name, b.name, name] = bootstrap_p(a.draws[name] - b.draws[name]), f"paired bootstrap{within}"
+        if same and any((a.name, b.name, name) not in result for name in names):
+            swapped.append((a, b))
+    todo = [name for name in permuted if any((a.name, b.name, name) not in result for a, b in swapped)]
+    if swapped and todo:
+        evaluations = {
+            model.name: Evaluation(model.found.sets, todo) for model in itertools.chain.from_iterable(swapped)
+        }
+        found = permutation_test(
+            [(evaluations[a.name], evaluations[b.name]) for a, b in swapped],
+            todo,
+            n_permutations=n_permutations,
+            seed=seed,
+        )
+        for (a, b), ps in zip(swapped, found, strict=True):
+            for name in todo:
+                words = f"paired permutation{within} ({n_permutations:,} draws)"
+                result.setdefault((a.name, b.name, name), (ps[name], words))
+    return result
+
+
+def _scored(
+    names: Sequence[str], sets: Sequence[CaseSets], metrics: Sequence[str], n_boot: int, seed: int
+) -> list[_Model]:
+    evaluations = [Evaluation(found.sets, metrics) for found in sets]
+    draws = resample(evaluations, n_boot=n_boot, seed=seed, names=metrics)
+    return [
+        _Model(name, found, evaluation, evaluation.value(), drawn)
+        for name, found, evaluation, drawn in zip(names, sets, evaluations, draws, strict=True)
+    ]
+
+
+def _default_metrics(sets: Sequence[CaseSets]) -> list[str]:
+    return [name for name in DEFAULT_METRICS if all(defined(name, found.sets[0]) for found in sets)]
+
+
+def _entry(a: _Model, b: _Model, name: str, group_by: str, method: Method, level: float) -> dict[str, Any]:
+    """Return the part of an entry that says how large the difference is."""
+    without = None
+    if method == "bca":
+        without = jackknife(a.evaluation, [name])[name] - jackknife(b.evaluation, [name])[name]
+    difference = a.values[name] - b.values[name]
+    found = interval(difference, a.draws[name] - b.draws[name], method, level, without)
+    return {
+        "a": a.name,
+        "b": b.name,
+        "metric": name,
+        "n": len(a.found.units),
+        "n_groups": len(a.found.groups),
+        "group_by": group_by,
+        "difference": _number(difference),
+        "low": _number(found.low),
+        "high": _number(found.high),
+    }
+
+
+def _within_margin(
+    draws: np.ndarray, entry: Mapping[str, Any], margin: float, higher_is_better: bool, level: float
+) -> dict[str, Any]:
+    """Return non-inferiority (the interval stays above -margin) and equivalence.
+
+    Equivalence is two one-sided tests (TOST, Schuirmann 1987) on the bootstrap distribution.
+    """
+    known = draws[~np.isnan(draws)] * (1 if higher_is_better else -1)
+    ends = [entry["low"], entry["high"]] if higher_is_better else [entry["high"], entry["low"]]
+    worst, best = (np.nan if end is None else end * (1 if higher_is_better else -1) for end in ends)
+    p = (1 + max((known <= -margin).sum(), (known >= margin).sum())) / (len(known) + 1)
+    return {
+        "margin": margin,
+        "a_not_worse": bool(worst > -margin),
+        "b_not_worse": bool(best < margin),
+        "equivalent": bool(p < 1 - level),
+        "p_equivalence": float(p),
+    }
+
+
+def _further(a: _Model, b: _Model, name: str, level: float) -> dict[str, Any]:
+    """Return the values compared, and how many groups would show such a difference in four studies of five."""
+    from scipy.special import ndtri
+
+    draws = a.draws[name] - b.draws[name]
+    difference, spread = a.values[name] - b.values[name], float(np.nanstd(draws)) if len(draws) else np.nan
+    needed = None
+    if difference and spread > 0:
+        reach = float(ndtri((1 + level) / 2) + ndtri(POWER))
+        needed = int(np.ceil(len(a.found.groups) * (reach * spread / difference) ** 2))
+    warnings = []
+    if len(a.found.groups) < FEW_GROUPS:
+        warnings.append(f"only {len(a.found.groups)} groups: the interval is too narrow")
+    if np.isnan(difference):
+        warnings.append(f"{name} is undefined on these cases")
+    return {
+        "value_a": _number(a.values[name]),
+        "value_b": _number(b.values[name]),
+        "groups_needed": needed,
+        "warnings": warnings,
+    }
+
+
+def _discordant(a: CaseSets, b: CaseSets) -> list[int]:
+    """Count the units that a got right more often than b, and the reverse (over repeats; once each without them)."""
+    gap = _mean_correct(a) - _mean_correct(b)
+    return [int((gap > ROUNDING).sum()), int((gap < -ROUNDING).sum())]
+
+
+def _mean_correct(found: CaseSets) -> np.ndarray:
+    place = np.concatenate(found.unit)
+    correct = np.concatenate([cases.correct() for cases in found.sets])
+    n_units = len(found.units)
+    return ratio(np.bincount(place, correct, n_units), np.bincount(place, minlength=n_units).astype(np.float64))
+
+
+def _same_sets(a: CaseSets, b: CaseSets) -> bool:
+    """Tell whether two models scored the same units in the same repeats and seeds, so that they can be swapped."""
+    return len(a.sets) == len(b.sets) and all(
+        len(x) == len(y) and bool((x == y).all()) for x, y in zip(a.unit, b.unit, strict=True)
+    )
+
+
+def _group_column(tables: Mapping[str, Predictions]) -> str:
+    """Return the name of the column that the groups come from: of the first table that has any."""
+    names = [str(table.meta.get("group_by", "image_id")) for table in tables.values()]
+    return next((name for name in names if name != "image_id"), "image_id")
+
+
+def _aligned(tables: Mapping[str, Predictions], split: str) -> list[CaseSets]:
+    """Return the case sets of each table in one coding of classes, units and groups, or say how they differ."""
+    names = list(tables)
+    first = tables[names[0]]
+    parts = []
+    for name in names:
+        table = tables[name].part(split)
+        if sorted(table.classes) != sorted(first.classes):
+            strange = sorted(set(table.classes) ^ set(first.classes))
+            raise InputError(
+                f"{names[0]} and {name} have different classes: {', '.join(strange[:12])} only in one of them"
+            )
+        if (table.kind == "multilabel") != (first.kind == "multilabel"):
+            raise InputError(f"{names[0]} and {name}: one is multi-label, the other is not")
+        parts.append(Predictions(table.frame, first.classes, {**table.meta, "kind": first.kind}))
+    parts = _with_units(parts)
+    sets = [case_sets(part, None) for part in parts]
+    for name, found in zip(names[1:], sets[1:], strict=True):
+        ours, theirs = set(sets[0].units.tolist()), set(found.units.tolist())
+        if ours != theirs:
+            missing, extra = sorted(ours - theirs), sorted(theirs - ours)
+            example = (missing or extra)[0]
+            raise InputError(
+                f"{names[0]} and {name} do not hold the same units of split {split!r}: {len(ours & theirs)} in both, "
+                f"{len(missing)} only in {names[0]}, {len(extra)} only in {name} (such as {example!r}); "
+                "a paired comparison needs the same ones"
+            )
+        _check_labels(names[0], sets[0], name, found)
+    # A table without patients takes them from one that knows them; two that know them must agree.
+    leader = min(range(len(sets)), key=lambda place: len(sets[place].groups))
+    result = []
+    for name, found in zip(names, sets, strict=True):
+        if found.clustered and not _same_partition(found.group_of_unit, sets[leader].group_of_unit):
+            raise InputError(
+                f"{names[leader]} and {name} put the same units into different groups; name one grouping for both"
+            )
+        cases = tuple(
+            replace(cases, group=sets[leader].group_of_unit[place], n_groups=len(sets[leader].groups))
+            for cases, place in zip(found.sets, found.unit, strict=True)
+        )
+        result.append(replace(found, sets=cases, groups=sets[leader].groups, group_of_unit=sets[leader].group_of_unit))
+    return result
+
+
+def _with_units(parts: Sequence[Predictions]) -> list[Predictions]:
+    """Give tables that know only images the units of a table that pools them."""
+    pooled = [part for part in parts if not (part.frame["unit"] == part.frame["image_id"]).all()]
+    if not pooled:
+        return list(parts)
+    homes = pooled[0].frame.drop_duplicates("image_id").set_index("image_id")[["unit", "group"]]
+    result = []
+    for part in parts:
+        alone = bool((part.frame["unit"] == part.frame["image_id"]).all())
+        if alone and part.frame["image_id"].isin(homes.index).all():
+            known = homes.loc[part.frame["image_id"]].to_numpy()
+            part = part.with_frame(
+                part.frame.assign(unit=known[:, 0], group=known[:, 1]), pooling=pooled[0].meta.get("pooling")
+            )
+        result.append(part)
+    return result
+
+
+def _check_labels(first: str, ours: CaseSets, name: str, theirs: CaseSets) -> None:
+    labels = []
+    for found in (ours, theirs):
+        label = np.full((len(found.units), *found.sets[0].truth.shape[1:]), -2.0)
+        for cases, place in zip(found.sets, found.unit, strict=True):
+            label[place] = np.nan_to_num(cases.truth, nan=-1.0)
+        labels.append(label.reshape(len(label), -1))
+    different = np.flatnonzero((labels[0] != labels[1]).any(axis=1))
+    if len(different):
+        raise InputError(
+            f"{first} and {name} disagree on the true label of {len(different)} of {len(labels[0])} units "
+            f"(such as {ours.units[different[0]]!r})"
+        )
+
+
+def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:
+    pairs = np.unique(np.stack([a, b]), axis=1).shape[1]
+    return pairs == len(np.unique(a)) == len(np.unique(b))
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

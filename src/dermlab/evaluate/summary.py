@@ -1,0 +1,164 @@
+"""One model's figures with their intervals: what ``metrics.json`` holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from dermlab.evaluate.calibration import reliability_bins
+from dermlab.evaluate.cases import CaseSets, case_sets
+from dermlab.evaluate.intervals import Estimate, Method, estimate, wilson_grouped
+from dermlab.evaluate.metrics import ORDINAL, PER_CLASS, Evaluation, confusion_matrix, defined, top_k_credit
+from dermlab.evaluate.predictions import Predictions
+
+PROMISED = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
+FURTHER = ("weighted_f1", "kappa", "auprc", "ece_equal_mass", "brier", "log_loss", *ORDINAL)
+FEW_GROUPS = 30
+FEW_CASES = 10
+UNDEFINED_SHARE = 0.05
+
+
+def summarise(
+    predictions: Predictions,
+    *,
+    split: str = "test",
+    n_boot: int = 2000,
+    seed: int = 0,
+    method: Method = "percentile",
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Return the figures of a predictions table as ``metrics.json`` holds them (docs/reference/predictions.md).
+
+    Args:
+        predictions: any table; images of one unit are pooled first.
+        split: the split scored.
+        n_boot: number of bootstrap replicates.
+        seed: of the bootstrap.
+        method: interval of the bootstrap, ``percentile`` or ``bca``.
+        level: coverage aimed at.
+
+    Raises:
+        InputError: the split is missing or holds no label.
+    """
+    found = case_sets(predictions, split)
+    first = found.sets[0]
+    names = [name for name in (*PROMISED, *FURTHER) if defined(name, first)]
+    evaluation = Evaluation(found.sets, names)
+    estimates = estimate([evaluation], n_boot=n_boot, seed=seed, method=method, level=level)[0]
+    wilson = _wilson(found, level)
+    estimates.update(wilson)
+    nothing = Estimate(np.nan, np.nan, np.nan, method)
+    frame = predictions.part(split).frame
+    group_by = predictions.meta.get("group_by", "image_id")
+    result: dict[str, Any] = {
+        "n": len(found.units),
+        "n_groups": len(found.groups),
+        "unit": predictions.meta.get("unit", "image"),
+        "group_by": group_by,
+        "target": predictions.meta.get("target", "target"),
+        "split": split,
+        "folds": int(frame["fold"].nunique()),
+        "classes": list(predictions.classes),
+        **{name: estimates.get(name, nothing).to_dict() for name in PROMISED},
+        "per_class": _per_class(found, estimates, nothing),
+        **{name: estimates[name].to_dict() for name in names if name in FURTHER},
+        "model": predictions.meta.get("model"),
+        "kind": predictions.kind,
+        "n_images": int(frame["image_id"].nunique()),
+        "repeats": int(frame["repeat"].nunique()),
+        "seeds": int(frame["seed"].nunique()),
+        "interval": {
+            "method": method,
+            "level": level,
+            "n_boot": n_boot,
+            "seed": seed,
+            "wilson": sorted({name.partition(":")[0] for name in wilson}),
+        },
+    }
+    if not first.multilabel:
+        result["confusion_matrix"] = confusion_matrix(found.sets).tolist()
+    if first.probabilities is not None:
+        result["reliability"] = reliability_bins(found.sets)
+    if predictions.meta.get("calibration"):
+        result["calibration"] = predictions.meta["calibration"]
+    warnings = [*predictions.warnings, *found.warnings, *_warnings(found, estimates, names, group_by)]
+    result["warnings"] = list(dict.fromkeys(warnings))
+    return result
+
+
+def _wilson(found: CaseSets, level: float) -> dict[str, Estimate]:
+    """Return Wilson's intervals of the metrics that are single proportions, where there is one case set.
+
+    A class of three cases, all found, has a bootstrap interval of no width; Wilson's stays honest.
+    """
+    if len(found.sets) != 1 or found.sets[0].multilabel:
+        return {}
+    cases = found.sets[0]
+    correct = cases.correct()
+    result = {"top1": wilson_grouped(correct, cases.group, level)}
+    if cases.probabilities is not None:
+        result["top3"] = wilson_grouped(top_k_credit(cases, 3), cases.group, level)
+    for code, name in enumerate(cases.classes):
+        own = cases.truth == code
+        result[f"recall:{name}"] = wilson_grouped(correct[own], cases.group[own], level)
+    return result
+
+
+def _per_class(found: CaseSets, estimates: dict[str, Estimate], nothing: Estimate) -> dict[str, dict[str, Any]]:
+    """Return for each class its number of units and its metrics."""
+    result: dict[str, dict[str, Any]] = {}
+    for code, name in enumerate(found.sets[0].classes):
+        holders = [
+            place[(cases.truth[:, code] == 1) if cases.multilabel else (cases.truth == code)]
+            for cases, place in zip(found.sets, found.unit, strict=True)
+        ]
+        units = np.unique(np.concatenate(holders))
+        result[name] = {
+            "n": len(units),
+            "n_groups": len(np.unique(found.group_of_unit[units])),
+            **{key: estimates.get(f"{key}:{name}", nothing).to_dict() for key in PER_CLASS},
+        }
+    return result
+
+
+def _warnings(found: CaseSets, estimates: dict[str, Estimate], names: list[str], group_by: str) -> list[str]:
+    """Say what a reader of the figures must know."""
+    told: list[str] = []
+    cases = found.sets[0]
+    if cases.probabilities is None:
+        told.append("hard labels only: no top-3, AUROC or calibration")
+    if cases.multilabel:
+        told.append("multi-label target: decisions at probability .5; no top-1 or top-3")
+    elif len(cases.classes) <= 3 and cases.probabilities is not None:
+        told.append(f"only {len(cases.classes)} classes: top-3 is always 1")
+    counts = np.array([_count(found, code) for code in range(len(cases.classes))])
+    absent = [name for name, n in zip(cases.classes, counts, strict=True) if n == 0]
+    if absent:
+        told.append(f"no case of {', '.join(absent)}: left out of averages over classes")
+    few = [f"{name} ({n})" for name, n in zip(cases.classes, counts, strict=True) if 0 < n < FEW_CASES]
+    if few:
+        told.append(
+            f"fewer than {FEW_CASES} cases of {', '.join(few)}: their recall, and averages over classes, are rough"
+        )
+    if len(found.groups) == 1:
+        told.append("a single group: there is nothing to draw intervals from")
+    elif len(found.groups) < FEW_GROUPS:
+        told.append(f"only {len(found.groups)} groups: bootstrap intervals from so few are too narrow")
+    if not found.clustered and group_by == "image_id":
+        told.append("no patients or lesions are known: intervals take every image for independent")
+    for name in names:
+        replicates = estimates[name].replicates
+        undefined = float(np.isnan(replicates).mean()) if len(replicates) else 0.0
+        if np.isnan(estimates[name].value):
+            told.append(f"{name} is undefined on these cases")
+        elif undefined > UNDEFINED_SHARE:
+            told.append(f"{name} is undefined in {undefined:.0%} of the bootstrap replicates, which are passed over")
+    return told
+
+
+def _count(found: CaseSets, code: int) -> int:
+    return max(
+        int((cases.truth[:, code] == 1).sum() if cases.multilabel else (cases.truth == code).sum())
+        for cases in found.sets
+    )
