@@ -911,8 +911,9 @@ def _sync_folder(folder: Path) -> None:
 def _seal_quietly(holder: list[_Unsealed]) -> None:
     """Seal what a forgotten store still holds; at this point there is nobody left to tell of a full disk."""
     for unsealed in holder:
-        with contextlib.suppress(OSError):
-            unsealed.seal()
+        if unsealed.folder.is_dir():  # a cache that was removed meanwhile does not come back as one shard
+            with contextlib.suppress(OSError):
+                unsealed.seal()
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:

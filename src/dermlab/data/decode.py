@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import io
 import os
 import sqlite3
@@ -26,7 +27,7 @@ from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
 from dermlab.core import progress
 from dermlab.core.errors import DermlabError, first_line
-from dermlab.core.fingerprint import hash_file
+from dermlab.core.fingerprint import DIGEST_BYTES, hash_file
 from dermlab.core.folders import cache_root
 
 MAX_PIXELS = 89_000_000  # a third of a gigabyte once decoded; also where Pillow begins to warn of bombs
@@ -393,6 +394,11 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     if isinstance(found, DecodeError):
         raise found
     return found
+
+
+def hash_content(data: bytes) -> str:
+    """Return the content hash of bytes already read: what :func:`content_hash` says of a file that holds them."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def content_hashes(
