@@ -51,32 +51,53 @@ def group_folds(groups: np.ndarray, n_folds: int = N_FOLDS) -> np.ndarray:
     return fold[inverse]
 
 
-def ruled_out_mass(levels: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[float, list[tuple[int, int]]]:
+def ruled_out_mass(
+    levels: np.ndarray, labels: np.ndarray, weights: np.ndarray, folds: np.ndarray
+) -> tuple[float, list[tuple[int, int]]]:
     """Return how much of the label distribution the level of a column rules out, averaged over the rows.
 
     A level rules a class out where at least :data:`MIN_EXPECTED_GROUPS` were expected if level and class were
-    independent and at most :data:`RULED_OUT_LIFT` of those turned up. The mass is the sum, over such (level, class)
-    pairs, of P(level) * P(class): "for 46 % of the rows, classes that make up 38 % of the labels are excluded" is
-    .46 * .38 = .18. It is 0 for an honest risk factor, however strong, and does not change when classes that are
-    excluded together are merged.
+    independent and at most :data:`RULED_OUT_LIFT` of those turned up. Classes too rare for that are judged together:
+    those that a level seems to exclude on the other folds are looked up in the fold held out, so that picking them
+    costs nothing, and all of them count where the same two conditions hold for their sum over the folds.
+    The mass is the sum of P(level) * P(class) over such pairs: "for 46 % of the rows, classes that make up 38 % of the
+    labels are excluded" is .46 * .38 = .18. It is near 0 for an honest risk factor, however strong, and does not change
+    when classes that are excluded together are merged.
 
     Args:
         levels: integer code of the level of each row, int (N,), 0 <= level.
         labels: integer code of the class of each row, int (N,), 0 <= label.
         weights: weight of each row, float (N,), see :func:`group_weights`.
+        folds: fold of each row, int (N,), see :func:`group_folds`.
 
     Returns:
         The mass in [0, 1], and the (level, class) pairs that make it up.
     """
-    table = np.zeros((int(levels.max(initial=-1)) + 1, int(labels.max(initial=-1)) + 1))
-    np.add.at(table, (levels, labels), weights)
-    total = table.sum()
+    shape = (N_FOLDS, int(levels.max(initial=-1)) + 1, int(labels.max(initial=-1)) + 1)
+    table = np.zeros(shape)
+    np.add.at(table, (folds, levels, labels), weights)
+    whole = table.sum(axis=0)
+    total = whole.sum()
     if total == 0:
         return 0.0, []
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / total
-    excluded = (expected >= MIN_EXPECTED_GROUPS) & (table <= RULED_OUT_LIFT * expected)
+    expected = _expected(whole)
+    hardly = whole <= RULED_OUT_LIFT * expected
+    alone = hardly & (expected >= MIN_EXPECTED_GROUPS)
+    others = whole - table
+    picked = (others <= RULED_OUT_LIFT * _expected(others)) & (_expected(others) > 0)
+    held_out = _expected(table)
+    expected_together = np.where(picked, held_out, 0).sum(axis=(0, 2))
+    turned_up = np.where(picked, table, 0).sum(axis=(0, 2))
+    together = (expected_together >= MIN_EXPECTED_GROUPS) & (turned_up <= RULED_OUT_LIFT * expected_together)
+    excluded = alone | (together[:, None] & hardly & (expected > 0))
     pairs = [(int(level), int(label)) for level, label in np.argwhere(excluded)]
     return float(expected[excluded].sum() / total), pairs
+
+
+def _expected(table: np.ndarray) -> np.ndarray:
+    """Counts that (..., level, class) tables would hold if level and class were independent."""
+    total = np.maximum(table.sum(axis=(-2, -1), keepdims=True), 1e-12)
+    return table.sum(axis=-1, keepdims=True) * table.sum(axis=-2, keepdims=True) / total
 
 
 def missingness_auroc(
@@ -93,7 +114,8 @@ def missingness_auroc(
 
     Args:
         missing: True where blank, bool (N, K); a data frame gives its column names to the result.
-        y: labels of the classes, (N,); rows without a label (None or NaN) are left out.
+        y: classes, (N,), or 0/1 for each of several labels, (N, C), of which the worst counts; rows without a label
+            (None or NaN) are left out.
         groups: patient (else lesion) of each row, (N,); default: every row is its own group.
 
     Returns:
@@ -104,6 +126,8 @@ def missingness_auroc(
     names = list(missing.columns) if isinstance(missing, pd.DataFrame) else list(range(np.shape(missing)[1]))
     blank = np.asarray(missing, dtype=bool)
     y = np.asarray(y, dtype=object)
+    if y.ndim == 2:
+        return _worst_label(missing, y, groups)
     groups = np.arange(len(y)) if groups is None else np.asarray(groups)
     labelled = ~pd.isna(y)
     blank, y, groups = blank[labelled], y[labelled].astype(str), groups[labelled]
@@ -113,7 +137,7 @@ def missingness_auroc(
     rows = []
     for k, name in enumerate(names):
         levels = blank[:, k].astype(np.int64)
-        mass, pairs = ruled_out_mass(levels, codes, weights) if 0 < levels.sum() < len(levels) else (0.0, [])
+        mass, pairs = ruled_out_mass(levels, codes, weights, folds) if 0 < levels.sum() < len(levels) else (0.0, [])
         significant = np.where(auroc[k] - 3 * error[k] > 0.5, auroc[k], 0.0)
         by_auroc = len(classes) > 0 and float(significant.max()) >= MISSINGNESS_AUROC
         worst = int(np.argmax(significant if by_auroc else auroc[k])) if len(classes) else 0
@@ -137,6 +161,18 @@ def missingness_auroc(
         )
     columns = ["column", "n_missing", "share_missing", "auroc", "class", "ruled_out", "classes_ruled_out", "leaks"]
     return pd.DataFrame(rows, columns=[*columns, "reason"])
+
+
+def _worst_label(missing: pd.DataFrame | np.ndarray, y: np.ndarray, groups: np.ndarray | None) -> pd.DataFrame:
+    """Test each label of a multilabel target by itself and keep the worst result for each column."""
+    tables = []
+    for label in range(y.shape[1]):
+        unknown = pd.isna(y[:, label])
+        names = np.where(unknown, None, np.where(y[:, label] == 1, f"label {label}", f"not label {label}"))
+        tables.append(missingness_auroc(missing, names, groups))
+    table = pd.concat(tables).assign(column_number=lambda table: table.index)
+    worst = table.sort_values(["leaks", "ruled_out", "auroc"], ascending=False).drop_duplicates("column_number")
+    return worst.sort_values("column_number").drop(columns="column_number").reset_index(drop=True)
 
 
 def _out_of_fold_auroc(
