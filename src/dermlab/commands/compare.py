@@ -49,42 +49,21 @@ class CompareResult:
 
     def lines(self) -> list[str]:
         """Return what a person reads: a table for each metric, then the ranks."""
-        from dermlab.commands.evaluate import aligned
+        from dermlab.commands.evaluate import titled
         from dermlab.evaluate.compare import ranks
 
         first = self.comparison[0]
         held = f" of {words.count(first['n_groups'])} {words.groups_word(first['group_by'])}"
         lines = [f"{words.count(first['n'])} units{held if first['n_groups'] < first['n'] else ''}, paired"]
         for metric in dict.fromkeys(entry["metric"] for entry in self.comparison):
-            title, _, kind = words.metric_words(metric)
             entries = [entry for entry in self.comparison if entry["metric"] == metric]
-            head = ["", "a − b", "95% interval", "p", "p (Holm)", "only a : only b right", "verdict"]
-            rows = [head[:-1]]
-            verdicts = [head[-1]]
-            for entry in entries:
-                rows.append(
-                    [
-                        f"{entry['a']} − {entry['b']}",
-                        words.points(entry["difference"], kind),
-                        _span(entry, kind),
-                        words.p_value(entry["p"]),
-                        words.p_value(entry["p_adjusted"]),
-                        f"{entry['discordant'][0]:,} : {entry['discordant'][1]:,}",
-                    ]
-                )
-                verdicts.append(_verdict(entry))
+            title, kind = titled(metric)
             unit = " (percentage points)" if kind == "share" else ""
             tests = "; ".join(dict.fromkeys(entry["test"] for entry in entries))
-            lines += ["", f"{title}{unit}, {tests}"]
-            lines += [
-                f"{line.ljust(max(map(len, aligned(rows))))}  {verdict}"
-                for line, verdict in zip(aligned(rows), verdicts, strict=True)
-            ]
             placed = ranks(self.comparison, self.names, metric)
-            lines.append(
-                "rank: "
-                + ", ".join(f"{name} {placed[name]}" for name in sorted(self.names, key=lambda name: placed[name]))
-            )
+            order = sorted(self.names, key=lambda name: placed[name])
+            lines += ["", f"{title}{unit}, {tests}", *_table(entries, metric, kind)]
+            lines.append("rank: " + ", ".join(f"{name} {placed[name]}" for name in order))
         told = dict.fromkeys(text for entry in self.comparison for text in entry["warnings"])
         lines += [""] * bool(told) + [f"warning: {text}" for text in told]
         return lines + [f"wrote {path}" for path in self.written]
@@ -129,6 +108,21 @@ def _named(models: list[str], config: CompareConfig) -> tuple[str, ...]:
     raise InputError("compare: the same table is named twice; --names gives each its own name")
 
 
+def _table(entries: list[dict[str, Any]], metric: str, kind: str) -> list[str]:
+    """Return one line a pair: difference, interval, p, verdict; for accuracy the units that only one got right."""
+    from dermlab.commands.evaluate import aligned
+
+    counts = metric == "top1"
+    rows = [["", "difference", "95% interval", "p", "p (Holm)", *["right: first only, second only"] * counts]]
+    for entry in entries:
+        shown = [words.points(entry["difference"], kind), _span(entry, kind)]
+        shown += [words.p_value(entry["p"]), words.p_value(entry["p_adjusted"])]
+        shown += [", ".join(words.count(n) for n in entry["discordant"])] * counts
+        rows.append([f"{entry['a']} − {entry['b']}", *shown])
+    verdicts = ["verdict", *map(_verdict, entries)]
+    return [f"{line}   {verdict}" for line, verdict in zip(aligned(rows), verdicts, strict=True)]
+
+
 def _span(entry: dict[str, Any], kind: str) -> str:
     """Write the interval of a difference, its ends signed."""
     if entry["low"] is None:
@@ -138,8 +132,8 @@ def _span(entry: dict[str, Any], kind: str) -> str:
 
 def _verdict(entry: dict[str, Any]) -> str:
     """Put the verdict into words with the names in place of a and b."""
-    text = entry["verdict"].replace("a better", f"{entry['a']} better").replace("b better", f"{entry['b']} better")
-    text = str(entry["verdict"]) if entry["verdict"] == "cannot tell apart" else text
+    names = {"a better": f"{entry['a']} better", "b better": f"{entry['b']} better"}
+    text = names.get(entry["verdict"], str(entry["verdict"]))
     if entry.get("margin") is None:
         return text
     found = [

@@ -60,23 +60,15 @@ class EvaluateResult:
         rows = []
         for name in SHOWN:
             if metrics.get(name, {}).get("value") is not None:
-                title, _, kind = words.metric_words(name)
+                title, kind = titled(name)
                 rows.append([title, words.score(metrics[name]["value"], kind), words.span(metrics[name], kind)])
-        lines += aligned(rows)
-        lines.append("")
+        lines += [*aligned(rows), ""]
         table = [["class", "n", "recall", "", "AUROC", ""]]
         for name, found in metrics["per_class"].items():
             recall, auroc = found["recall"], found["auroc"]
-            table.append(
-                [
-                    name,
-                    words.count(found["n"]),
-                    words.score(recall["value"]),
-                    words.span(recall),
-                    words.score(auroc["value"], "number"),
-                    words.span(auroc, "number"),
-                ]
-            )
+            shown = [words.score(recall["value"]), words.span(recall)]
+            shown += [words.score(auroc["value"], "number"), words.span(auroc, "number")]
+            table.append([name, words.count(found["n"]), *shown])
         lines += aligned(table)
         interval = metrics["interval"]
         lines += ["", f"{interval['level']:.0%} intervals: {_how(metrics)}"]
@@ -182,21 +174,24 @@ def _how(metrics: dict[str, Any]) -> str:
     kind = "BCa" if interval["method"] == "bca" else interval["method"]
     text = f"bootstrap over {groups} ({interval['n_boot']:,} replicates, {kind})"
     if interval["wilson"]:
-        named = ", ".join(words.metric_words(name)[0] for name in interval["wilson"])
+        named = ", ".join(titled(name)[0] for name in interval["wilson"])
         text += f"; Wilson for {named}"
     return text
 
 
+def titled(metric: str) -> tuple[str, str]:
+    """Return a metric's name in a sentence and how it is written; ``recall:MEL`` is the recall of MEL, in percent."""
+    base, _, of_class = metric.partition(":")
+    title, _, kind = words.metric_words(base)
+    return (f"{title} of {of_class}" if of_class else title), ("share" if base in ("recall", "precision") else kind)
+
+
 def aligned(rows: list[list[str]]) -> list[str]:
-    """Return a table's rows as lines: the first column flush left, the others flush right."""
-    if not rows:
-        return []
-    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            cell.ljust(width) if not place else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return lines
+    """Return a table's rows as lines of one width: the first column flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from dermlab.core.errors import InputError
+from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import Cases, cases_from_arrays
 from dermlab.evaluate.metrics import N_BINS, confidence_bins, confidences
 from dermlab.evaluate.predictions import PROBABILITY, Predictions, pool_units
@@ -59,6 +60,30 @@ def reliability_bins(
             }
         )
     return bins
+
+
+def expected_ece(sets: Sequence[Cases], *, n_bins: int = N_BINS, n_draws: int = 500, seed: int = 0) -> float:
+    """Return the calibration error that a perfectly calibrated model of the same confidences would show on average.
+
+    The estimate averages absolute gaps, so chance alone makes it positive; what lies above this value is the model's.
+
+    Args:
+        sets: case sets, averaged over.
+        n_bins: bins of equal width.
+        n_draws: number of simulated outcomes.
+        seed: of the outcomes.
+    """
+    found = []
+    for place, cases in enumerate(sets):
+        confidence = confidences(cases)[0]
+        bins = confidence_bins(confidence, n_bins)
+        random = generator(seed, "calibrated", place)
+        gaps = [
+            np.abs(np.bincount(bins, (random.random(len(bins)) < confidence) - confidence, n_bins)).sum() / len(bins)
+            for _ in range(n_draws)
+        ]
+        found.append(np.mean(gaps))
+    return float(np.mean(found))
 
 
 def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import Cases, CaseSets, case_sets
-from dermlab.evaluate.intervals import BLOCK, Method, in_threads, interval, jackknife, resample
+from dermlab.evaluate.intervals import BLOCK, Method, centred, in_threads, interval, jackknife, resample
 from dermlab.evaluate.metrics import Evaluation, defined, metric, ratio
 from dermlab.evaluate.predictions import Predictions
 
@@ -297,10 +297,12 @@ def _scored(
 ) -> list[_Model]:
     evaluations = [Evaluation(found.sets, metrics) for found in sets]
     draws = resample(evaluations, n_boot=n_boot, seed=seed, names=metrics)
-    return [
-        _Model(name, found, evaluation, evaluation.value(), drawn)
-        for name, found, evaluation, drawn in zip(names, sets, evaluations, draws, strict=True)
-    ]
+    models = []
+    for name, found, evaluation, drawn in zip(names, sets, evaluations, draws, strict=True):
+        values = evaluation.value()
+        moved = {key: centred(key, values[key], replicates) for key, replicates in drawn.items()}
+        models.append(_Model(name, found, evaluation, values, moved))
+    return models
 
 
 def _default_metrics(sets: Sequence[CaseSets]) -> list[str]:

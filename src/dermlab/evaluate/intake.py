@@ -179,7 +179,7 @@ class Check:
 def _identity(frame: pd.DataFrame, meta: dict[str, Any], columns: Columns, check: Check) -> pd.DataFrame:
     """Return image id, target, split, fold, repeat and seed of each row."""
     table = pd.DataFrame({"image_id": check.text(frame, columns.id, "--id", "the image's id")}, index=frame.index)
-    table["target"] = as_text(frame["target"]) if "target" in frame else str(meta.get("target", "target"))
+    table["target"] = as_text(frame["target"]) if "target" in frame else str(meta.get("target") or columns.label)
     split = columns.split_column or "split"
     if columns.split_column or split in frame:
         table["split"] = check.text(frame, split, "--split_column", "the split")
@@ -223,8 +223,8 @@ def _labels(frame: pd.DataFrame, columns: Columns, check: Check) -> pd.Series:
 def _hard_labels(frame: pd.DataFrame, columns: Columns, check: Check) -> pd.Series:
     if columns.prediction not in frame:
         raise InputError(
-            f"{check.source}: no probability columns ({columns.probability_prefix}<class>) and no column "
-            f"{columns.prediction!r} of hard labels; name them with --probability_prefix, --probability or --prediction "
+            f"{check.source}: no columns {columns.probability_prefix}<class> of probabilities and no "
+            f"column {columns.prediction!r} of hard labels: name --probability_prefix, --probability or --prediction "
             f"(columns: {listed(frame.columns)})"
         )
     return check.text(frame, columns.prediction, "--prediction", "the predicted class")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,7 @@ from dermlab.core.errors import InputError
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import cases_from_arrays, group_codes
-from dermlab.evaluate.metrics import Evaluation
+from dermlab.evaluate.metrics import Evaluation, metric
 
 Method = Literal["percentile", "bca"]
 BLOCK = 64  # replicates at a time: their totals stay in the processor's cache; fixed, since draws are named by block
@@ -104,13 +104,16 @@ def estimate(
     results = []
     for evaluation, replicates in zip(evaluations, drawn, strict=True):
         values = evaluation.value()
+        replicates = {name: centred(name, values[name], draws) for name, draws in replicates.items()}
         jackknifed = jackknife(evaluation, list(replicates)) if method == "bca" else None
-        results.append(
-            {
-                name: interval(values[name], draws, method, level, None if jackknifed is None else jackknifed[name])
-                for name, draws in replicates.items()
-            }
-        )
+        found = {
+            name: interval(values[name], draws, method, level, None if jackknifed is None else jackknifed[name])
+            for name, draws in replicates.items()
+        }
+        for name in found:
+            if metric(name).inflated:  # moving the replicates back may carry the lower end below what can be
+                found[name] = replace(found[name], low=max(0.0, found[name].low))
+        results.append(found)
     return results
 
 
@@ -135,6 +138,17 @@ def interval(
         tails = _bca_tails(value, known, jackknifed[~np.isnan(jackknifed)], tails)
     low, high = np.quantile(known, tails)
     return Estimate(value, float(low), float(high), method, replicates)
+
+
+def centred(name: str, value: float, replicates: np.ndarray) -> np.ndarray:
+    """Return the replicates of a metric that noise inflates, moved back by their mean excess over ``value``.
+
+    The calibration error averages absolute gaps. Resampling adds noise to every gap, so that all replicates of a well
+    calibrated model exceed its value; their spread, not their place, is what the bootstrap tells.
+    """
+    if not metric(name).inflated or np.isnan(replicates).all():
+        return replicates
+    return replicates - (np.nanmean(replicates) - value)
 
 
 def _bca_tails(value: float, replicates: np.ndarray, jackknifed: np.ndarray, tails: np.ndarray) -> np.ndarray:

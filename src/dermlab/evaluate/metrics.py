@@ -30,11 +30,13 @@ class Metric:
         family: which sums it needs.
         higher_is_better: the direction.
         probabilities: whether hard labels are not enough.
+        inflated: whether noise can only raise it, so that replicates lie higher than the value does.
     """
 
     family: str
     higher_is_better: bool = True
     probabilities: bool = False
+    inflated: bool = False
 
 
 METRICS: dict[str, Metric] = {
@@ -53,8 +55,8 @@ METRICS: dict[str, Metric] = {
     "top5": Metric("top_k", probabilities=True),
     "auroc": Metric("ranking", probabilities=True),
     "auprc": Metric("ranking", probabilities=True),
-    "ece": Metric("reliability", higher_is_better=False, probabilities=True),
-    "ece_equal_mass": Metric("reliability", higher_is_better=False, probabilities=True),
+    "ece": Metric("reliability", higher_is_better=False, probabilities=True, inflated=True),
+    "ece_equal_mass": Metric("reliability", higher_is_better=False, probabilities=True, inflated=True),
     "brier": Metric("losses", higher_is_better=False, probabilities=True),
     "log_loss": Metric("losses", higher_is_better=False, probabilities=True),
 }

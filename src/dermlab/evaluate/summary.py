@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dermlab.evaluate.calibration import reliability_bins
+from dermlab.evaluate.calibration import expected_ece, reliability_bins
 from dermlab.evaluate.cases import CaseSets, case_sets
 from dermlab.evaluate.intervals import Estimate, Method, estimate, wilson_grouped
 from dermlab.evaluate.metrics import ORDINAL, PER_CLASS, Evaluation, confusion_matrix, defined, top_k_credit
@@ -80,6 +80,7 @@ def summarise(
         result["confusion_matrix"] = confusion_matrix(found.sets).tolist()
     if first.probabilities is not None:
         result["reliability"] = reliability_bins(found.sets)
+        result["ece"]["if_calibrated"] = expected_ece(found.sets, seed=seed)
     if predictions.meta.get("calibration"):
         result["calibration"] = predictions.meta["calibration"]
     warnings = [*predictions.warnings, *found.warnings, *_warnings(found, estimates, names, group_by)]
