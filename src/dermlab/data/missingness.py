@@ -168,7 +168,8 @@ def _worst_label(missing: pd.DataFrame | np.ndarray, y: np.ndarray, groups: np.n
     tables = []
     for label in range(y.shape[1]):
         unknown = pd.isna(y[:, label])
-        names = np.where(unknown, None, np.where(y[:, label] == 1, f"label {label}", f"not label {label}"))
+        names = np.where(y[:, label] == 1, f"label {label}", f"not label {label}").astype(object)
+        names[unknown] = None
         tables.append(missingness_auroc(missing, names, groups))
     table = pd.concat(tables).assign(column_number=lambda table: table.index)
     worst = table.sort_values(["leaks", "ruled_out", "auroc"], ascending=False).drop_duplicates("column_number")
