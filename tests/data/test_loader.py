@@ -1,0 +1,163 @@
+"""The loader: the reference transforms' numbers, the same whatever threads do, failed photos left out."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from dermlab.data import loader
+from dermlab.data.augment import Augmentation, draw, render
+from dermlab.data.loader import Normalise, batches, epoch_order
+from dermlab.data.pixel_cache import PixelRecipe, Pixels, open_pixels
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CROP = PixelRecipe(size_px=32, crop_fraction=0.875)
+SHORT = PixelRecipe(size_px=40, fit="short")
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(23):
+        small = Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+        small.resize((60 + i, 50)).save(folder / f"{i:02d}.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def opened(paths: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Pixels]:
+    return open_pixels(paths, [CROP, SHORT], root=tmp_path_factory.mktemp("cache"))
+
+
+def test_plain_batches_are_torchvisions_numbers(paths, opened):
+    reference = transforms.Compose(
+        [
+            transforms.Resize(36, transforms.InterpolationMode.BICUBIC),
+            transforms.CenterCrop(32),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+        ]
+    )
+    order = np.random.default_rng(1).permutation(len(paths))
+    seen = []
+    for batch, kept in batches(opened[0], order, 8, mean=MEAN, std=STD):
+        assert batch.dtype == torch.float32
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+        expected = torch.stack([reference(Image.open(paths[i]).convert("RGB")) for i in kept])
+        torch.testing.assert_close(batch, expected, rtol=0, atol=3e-6)
+        seen.extend(kept.tolist())
+    assert seen == order.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_the_rounded_float32(dtype):
+    pixels = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8)
+    full = Normalise(MEAN, STD)(pixels)
+    half = Normalise(MEAN, STD, dtype=dtype)(pixels)
+    assert torch.equal(half, full.to(dtype))
+    assert half.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_normalising_leaves_uint8_pixels_alone():
+    pixels = torch.full((1, 2, 2, 3), 7, dtype=torch.uint8)
+    Normalise(MEAN, STD)(pixels)
+    assert (pixels == 7).all()
+
+
+def test_augmented_batches_are_the_views_drawn_for_each_photo(opened):
+    short = opened[1]
+    augmentation = Augmentation(size_px=24, rotation_degrees=20)
+    order = epoch_order(len(short), seed=4, epoch=3)
+    normalise = Normalise(MEAN, STD)
+    for batch, kept in batches(short, order, 5, mean=MEAN, std=STD, augment=augmentation, seed=4, epoch=3):
+        for tensor, index in zip(batch, kept, strict=True):
+            image = short.images([index])[0]
+            views = draw(augmentation, np.array([image.shape[:2]]), np.array([index]), seed=4, epoch=3)
+            out = np.empty((24, 24, 3), np.float32)
+            render(image, views, 0, out)
+            assert torch.equal(tensor, normalise(torch.from_numpy(out)[None])[0])
+
+
+def test_threads_batch_size_and_prefetch_change_no_bit(opened):
+    augmentation = Augmentation(size_px=24)
+    results = []
+    for size, threads, prefetch in ((1, 1, 0), (7, 3, 4), (23, 2, 1)):
+        parts = list(
+            batches(
+                opened[1],
+                range(23),
+                size,
+                mean=MEAN,
+                std=STD,
+                augment=augmentation,
+                seed=1,
+                threads=threads,
+                prefetch=prefetch,
+            )
+        )
+        results.append(torch.cat([batch for batch, _ in parts]))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_seeds_and_epochs_give_other_views(opened):
+    augmentation = Augmentation(size_px=24)
+
+    def views(seed: int, epoch: int) -> torch.Tensor:
+        options = {"mean": MEAN, "std": STD, "augment": augmentation, "seed": seed, "epoch": epoch}
+        return next(batches(opened[1], range(8), 8, **options))[0]
+
+    assert torch.equal(views(0, 0), views(0, 0))
+    assert not torch.equal(views(0, 0), views(0, 1))
+    assert not torch.equal(views(0, 0), views(1, 0))
+
+
+def test_photos_without_an_image_are_left_out_and_told(paths, tmp_path):
+    (tmp_path / "page.jpg").write_bytes(b"<html></html>")
+    mixed = [paths[0], tmp_path / "page.jpg", paths[1], tmp_path / "none.jpg"]
+    for recipe, augmentation in ((CROP, None), (SHORT, Augmentation(size_px=16))):
+        pixels = open_pixels(mixed, recipe, root=tmp_path / "cache")
+        parts = list(batches(pixels, [1, 0, 3, 2, 1, 3], 2, mean=MEAN, std=STD, augment=augmentation))
+        assert [kept.tolist() for _, kept in parts] == [[0], [2]]
+        assert [len(batch) for batch, _ in parts] == [1, 1]
+        assert set(pixels.failures) == {1, 3}
+
+
+def test_a_loop_that_stops_early_leaves_no_thread_behind(opened):
+    before = threading.active_count()
+    for _ in range(3):
+        for _batch, _kept in batches(opened[0], np.tile(np.arange(23), 50), 4, mean=MEAN, std=STD):
+            break
+    for thread in threading.enumerate():
+        if thread.name.startswith("dermlab-batches"):
+            thread.join(timeout=5)
+    assert threading.active_count() <= before
+
+
+def test_a_fault_in_a_thread_reaches_the_loop(opened, monkeypatch):
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("on purpose")
+
+    monkeypatch.setattr(loader, "_plain", broken)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        list(batches(opened[0], range(4), 2, mean=MEAN, std=STD))
+
+
+def test_no_photos_are_no_batches_and_no_size_is_a_fault(opened):
+    assert list(batches(opened[0], [], 4, mean=MEAN, std=STD)) == []
+    with pytest.raises(ValueError, match="batch_size"):
+        next(batches(opened[0], [0], 0, mean=MEAN, std=STD))
+
+
+def test_an_epochs_order_is_a_permutation_of_its_own():
+    first = epoch_order(100, seed=0, epoch=0)
+    assert sorted(first.tolist()) == list(range(100))
+    np.testing.assert_array_equal(first, epoch_order(100, seed=0, epoch=0))
+    assert (first != epoch_order(100, seed=0, epoch=1)).any()
