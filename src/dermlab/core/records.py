@@ -648,11 +648,13 @@ class RecordStore:
             return 0
         unsealed = _Unsealed(self.folder)
         old: list[Path] = []
+        last_used = 0.0
         try:
             for number in chosen:
                 shard = self._shards[number]
                 if shard is None:
                     continue
+                last_used = max(last_used, shard.path.stat().st_mtime)
                 unsealed.failures.update(shard.failures)
                 rows = self._find(shard.digests)
                 for i, row in enumerate(rows.tolist()):
@@ -664,10 +666,10 @@ class RecordStore:
                     unsealed.checksums.append(int(shard.checksums[i]))
                     unsealed.size_bytes += view.nbytes
                     if unsealed.size_bytes >= self.shard_bytes:
-                        unsealed.seal()
+                        _seal_as_used(unsealed, last_used)
                         unsealed = _Unsealed(self.folder)
                 old.append(shard.path)
-            unsealed.seal()
+            _seal_as_used(unsealed, last_used)
         except OSError as error:
             raise files.cannot_write(self.folder, error) from error
         for path in old:
@@ -914,6 +916,13 @@ def _seal_quietly(holder: list[_Unsealed]) -> None:
         if unsealed.folder.is_dir():  # a cache that was removed meanwhile does not come back as one shard
             with contextlib.suppress(OSError):
                 unsealed.seal()
+
+
+def _seal_as_used(unsealed: _Unsealed, last_used: float) -> None:
+    """Seal copies of old records: that they were copied does not make them younger for :func:`prune`."""
+    path = unsealed.seal()
+    if path is not None:
+        os.utime(path, (last_used, last_used))
 
 
 def _grown(array: np.ndarray, size: int) -> np.ndarray:

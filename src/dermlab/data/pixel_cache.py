@@ -74,7 +74,7 @@ class PixelRecipe(Config):
     interpolation: Interpolation = Field("bicubic", description="resampling filter, Pillow's; area is Pillow's box")
     antialias: bool = Field(True, description="False: OpenCV's filters, which skip pixels when they shrink")
     codec: Literal["raw", "jpeg95"] = Field(
-        "raw", description="raw: the pixels themselves; jpeg95: JPEG at quality 95, 4:4:4, about a tenth of the size"
+        "raw", description="raw: the pixels themselves; jpeg95: JPEG at quality 95, 4:4:4, about a sixth of the size"
     )
 
     @model_validator(mode="after")
@@ -92,7 +92,7 @@ class PixelRecipe(Config):
     def estimated_bytes(self, n: int) -> int:
         """Return about how many bytes ``n`` photos will take (photos taken as 4:3)."""
         pixels = self.size_px**2 * (4 / 3 if self.fit == "short" else 1)
-        return int(n * pixels * (0.35 if self.codec == "jpeg95" else 3))
+        return int(n * pixels * (0.5 if self.codec == "jpeg95" else 3))
 
 
 def resize(image: Image.Image, recipe: PixelRecipe) -> np.ndarray:
@@ -238,6 +238,25 @@ class Pixels:
     def n_decoded(self) -> int:
         """How many files were decoded through this object and its siblings of one :func:`open_pixels`."""
         return self._photos.n_decoded
+
+    @property
+    def n_missing(self) -> int:
+        """How many photos have no record yet and are not known to have failed."""
+        return sum(index not in self.failures for index in np.flatnonzero(self._rows < 0).tolist())
+
+    @property
+    def folder(self) -> Path:
+        """Where the records of this recipe lie."""
+        return self._store.folder
+
+    @property
+    def writable(self) -> bool:
+        """False once the disk has refused a write: photos are then decoded anew each time."""
+        return self._store.writable
+
+    def size_bytes(self) -> int:
+        """Return the size on disk of all records of this recipe, other data sets' included."""
+        return self._store.size_bytes()
 
     def batch(self, indices: Sequence[int] | np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return photos as (B, S, S, 3) uint8 RGB in the order asked for; what is missing is decoded and kept.
