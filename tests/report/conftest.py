@@ -42,6 +42,7 @@ def metrics_of(matrix: np.ndarray) -> dict[str, Any]:
             }
             for index, name in enumerate(CLASSES)
         },
+        "confusion_matrix": matrix.tolist(),
         "warnings": [],
     }
 
@@ -72,9 +73,7 @@ def candidate(name: str, encoder: str | None, head: str, skill: float, *, kind: 
         "rank": 1,
         "eligible": True,
         "weights": {},
-        "metrics": metrics_of(matrix),
-        "confusion": matrix.tolist(),
-        "reliability": bins,
+        "metrics": metrics_of(matrix) | {"reliability": bins},
         "mistakes": [
             {
                 "image_id": f"PAT_{i}_{i * 7}_{i * 3}",
@@ -123,8 +122,6 @@ def make_record() -> dict[str, Any]:
         "status": "failed",
         "error": "the weights google/medsiglip-448 are gated: accept the terms on its page and set HF_TOKEN",
         "metrics": {},
-        "confusion": [],
-        "reliability": [],
         "mistakes": [],
         "val_score": None,
         "rank": None,
@@ -155,7 +152,7 @@ def make_record() -> dict[str, Any]:
                 }
             )
     baseline = candidate("gen2a", None, "", 0.54)
-    baseline = {key: baseline[key] for key in ("name", "metrics", "confusion", "reliability")} | {
+    baseline = {key: baseline[key] for key in ("name", "metrics")} | {
         "path": "gen2a.parquet"
     }
     return {

@@ -277,8 +277,8 @@ def _verdict_words(pair: Json) -> str:
 def _drawn(item: Json) -> Json:
     return {
         "name": item["name"],
-        "cells": plots.confusion_cells(item["confusion"]),
-        "points": plots.reliability_points(item["reliability"]),
+        "cells": plots.confusion_cells(item["metrics"].get("confusion_matrix") or []),
+        "points": plots.reliability_points(item["metrics"].get("reliability") or []),
     }
 
 
