@@ -86,7 +86,8 @@ def describe(error: ValidationError, model: type[BaseModel] | None = None, *, so
             message = "is required"
         else:
             got = repr(fault.get("input"))
-            message += f" (got {got if len(got) <= 80 else got[:77] + '...'})"
+            if not isinstance(fault.get("input"), dict):  # fields that do not go together: the message names them
+                message += f" (got {got if len(got) <= 80 else got[:77] + '...'})"
         line = f"{path}: {message}" if path else message
         if line not in faults:
             faults.append(line)

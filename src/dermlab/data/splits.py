@@ -47,7 +47,7 @@ def split_by_fraction(
         One row per image: ``image_id, split, fold, repeat``.
     """
     shares = _checked_fractions(fractions)
-    groups = linked_groups(dataset, by)
+    groups = _groups(dataset, by)
     strata = _strata(dataset, target)
     counts = _counts(strata, groups)
     if len(counts) < np.count_nonzero(shares):
@@ -84,7 +84,7 @@ def split_by_folds(
         raise InputError(f"folds: at least 2, got {n_folds}")
     if n_repeats < 1:
         raise InputError(f"repeats: at least 1, got {n_repeats}")
-    groups = linked_groups(dataset, by)
+    groups = _groups(dataset, by)
     strata = _strata(dataset, target)
     counts = _counts(strata, groups)
     if len(counts) < n_folds:
@@ -122,7 +122,7 @@ def split_by_site(
     Returns:
         One row per image and fold: ``image_id, split, fold, repeat``.
     """
-    groups = linked_groups(dataset, by)
+    groups = _groups(dataset, by)
     site = _column(dataset, "site", "photographed where")
     table = pd.crosstab(groups, site)
     _refuse_unknown(dataset, groups, table.index, "site")
@@ -161,7 +161,7 @@ def split_by_date(
         One row per image: ``image_id, split, fold, repeat``.
     """
     shares = _checked_fractions(fractions)
-    groups = linked_groups(dataset, by)
+    groups = _groups(dataset, by)
     dates = _column(dataset, "captured_at", "photographed when").dt.normalize()
     last = dates.groupby(groups).max()
     _refuse_unknown(dataset, groups, last.index[last.notna()], "captured_at")
@@ -204,17 +204,13 @@ def linked_groups(dataset: Dataset, by: str | None = None) -> np.ndarray:
 
     Args:
         dataset: the data set.
-        by: column that must not be divided; None is :meth:`Dataset.group_column`. ``lesion_id`` and ``image_id`` divide
-            patients, which is said in a warning; any other column is joined with patients and lesions.
+        by: column that must not be divided; None is :meth:`Dataset.group_column`. ``lesion_id`` and ``image_id`` are
+            taken as they are, though they may divide patients; any other column is joined with patients and lesions.
     """
     column = by or dataset.group_column()
     if column not in dataset.manifest:
         names = ", ".join(name for name in dataset.manifest.columns if name not in ("path", "mask_path"))
         raise InputError(f"{dataset.folder}: no column {column!r} to group by; there is {names}")
-    finer = {"image_id": ("patient_id", "lesion_id"), "lesion_id": ("patient_id",)}.get(column, ())
-    divided = [name for name in finer if name in dataset.manifest and dataset.manifest[name].notna().any()]
-    if divided:
-        warn(f"grouping by {column} may put images of one {divided[0].removesuffix('_id')} into several parts")
     joined = [column] if column in ("image_id", "lesion_id") else [column, "patient_id", "lesion_id"]
     links = [dataset.manifest[name] for name in dict.fromkeys(joined) if name in dataset.manifest]
     n_images = len(dataset)
@@ -228,7 +224,6 @@ def linked_groups(dataset: Dataset, by: str | None = None) -> np.ndarray:
     edges = (np.concatenate(rows), np.concatenate(nodes))
     graph = coo_array((np.ones(len(edges[0]), dtype=np.int8), edges), shape=(n_nodes, n_nodes))
     component = connected_components(graph, directed=False)[1][:n_images]
-    _warn_of_chains(component, links[0], column, n_images)
     # Numbered by their first image in alphabetical order: the order of the manifest plays no part.
     order = np.argsort(dataset.image_ids, kind="stable")
     _, first, inverse = np.unique(component[order], return_index=True, return_inverse=True)
@@ -237,17 +232,25 @@ def linked_groups(dataset: Dataset, by: str | None = None) -> np.ndarray:
     return groups
 
 
-def _warn_of_chains(component: np.ndarray, values: pd.Series, column: str, n_images: int) -> None:
-    sizes = np.bincount(component)
-    members = pd.Series(values.to_numpy(dtype=object)).groupby(component).nunique()
-    joined = members[members > 1]
-    if joined.empty:
-        return
-    largest = int(sizes[joined.index].max())
-    text = f"{int(joined.sum()):,} values of {column} share an id in another column and form {len(joined):,} groups"
-    if largest > _SUSPICIOUS_SHARE * n_images and joined.max() > 2:
-        text += f"; the largest holds {largest:,} of {n_images:,} images: are lesions numbered anew for each patient?"
-    warn(text)
+def _groups(dataset: Dataset, by: str | None) -> np.ndarray:
+    """Return :func:`linked_groups` and warn where they are not what the user may expect."""
+    groups = linked_groups(dataset, by)
+    column = by or dataset.group_column()
+    finer = {"image_id": ("patient_id", "lesion_id"), "lesion_id": ("patient_id",)}.get(column, ())
+    divided = [name for name in finer if name in dataset.manifest and dataset.manifest[name].notna().any()]
+    if divided:
+        warn(f"grouping by {column} may put images of one {divided[0].removesuffix('_id')} into several parts")
+    values = dataset.manifest[column].groupby(groups).nunique()
+    joined = values[values > 1]
+    if len(joined):
+        largest = int(np.bincount(groups)[joined.index].max())
+        text = f"{int(joined.sum()):,} values of {column} share an id in another column and form {len(joined):,} groups"
+        if largest > _SUSPICIOUS_SHARE * len(dataset) and joined.max() > 2:
+            text += (
+                f"; the largest holds {largest:,} of {len(dataset):,} images: are lesions numbered for each patient?"
+            )
+        warn(text)
+    return groups
 
 
 def _column(dataset: Dataset, name: str, meaning: str) -> pd.Series:

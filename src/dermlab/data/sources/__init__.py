@@ -84,10 +84,11 @@ def read_source(name: str, path: str | Path, **options: Any) -> SourceData:
     if name not in SOURCES:
         near = difflib.get_close_matches(name, SOURCES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"no source {name!r}{hint} There are: {', '.join(SOURCES)}")
+        raise InputError(f"no source {name!r}{hint}; there are {', '.join(SOURCES)}")
     read = importlib.import_module(SOURCES[name]).read
     known = list(inspect.signature(read).parameters)[1:]
     for option in options:
         if option not in known:
-            raise InputError(f"the source {name!r} takes no option {option!r}; it takes {', '.join(known) or 'none'}")
+            takes = ", ".join(f"--{word}" for word in known)
+            raise InputError(f"the source {name!r} takes no --{option}; it takes {takes}")
     return read(Path(path).expanduser(), **options)

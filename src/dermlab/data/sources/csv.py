@@ -18,7 +18,15 @@ from dermlab.core.errors import InputError
 from dermlab.data.card import RESERVED, Card, MetadataColumn, Target, TargetKind
 from dermlab.data.manifest import TEXT
 from dermlab.data.sources import SourceData
-from dermlab.data.sources.files import ImageFiles, Matcher, find_images, image_ids, require_folder, without_extension
+from dermlab.data.sources.files import (
+    NO_SUCH_FILE,
+    ImageFiles,
+    Matcher,
+    find_images,
+    image_ids,
+    require_folder,
+    without_extension,
+)
 from dermlab.data.sources.tables import (
     TABLES,
     Table,
@@ -74,7 +82,7 @@ _MODALITY_WORDS = {
 }
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
 _DATE_FORMATS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d")
-_MAYBE_MISSING = ("unk", "unknown", "not known", "not recorded", "missing", "none", "?", "-", "--", "-1", "999", "9999")
+_MAYBE_MISSING = ("unk", "unknown", "not known", "not recorded", "missing", "?", "-", "--", "-1", "999", "9999")
 NONE = "-"
 """Given as a column's name it means: there is none, do not look for one."""
 
@@ -351,7 +359,7 @@ def _match(
             taken[found[0]] = row
             paths[row] = files.absolute(found[0])
         else:
-            reason = "no such file" if not found else f"{len(found)} files may be meant, as {found[0]} and {found[1]}"
+            reason = NO_SUCH_FILE if not found else f"{len(found)} files may be meant, as {found[0]} and {found[1]}"
             quarantined.append((entry, reason))
     if remote:
         from dermlab.data.remote import fetch

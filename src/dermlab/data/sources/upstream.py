@@ -9,7 +9,7 @@ import pandas as pd
 
 from dermlab.core.errors import InputError
 from dermlab.data.manifest import TEXT
-from dermlab.data.sources.files import ImageFiles, Matcher
+from dermlab.data.sources.files import NO_SUCH_FILE, ImageFiles, Matcher
 from dermlab.data.sources.tables import Table
 
 
@@ -31,7 +31,7 @@ def match_images(table: Table, column: str, files: ImageFiles) -> tuple[pd.Serie
         found = matcher.find(entry)
         paths.append(files.absolute(found[0]) if found else None)
         if not found:
-            missing.append((entry, "no such file"))
+            missing.append((entry, NO_SUCH_FILE))
     return pd.Series(paths, index=table.frame.index, dtype=TEXT), missing
 
 
