@@ -92,11 +92,16 @@ def type_one(n_simulations: int, n_patients: int, n_boot: int) -> dict[str, floa
         found = {f"permutation by patient, {name}": p for name, p in ps.items()}
         values = [evaluation.value() for evaluation in evaluations]
         draws = resample(evaluations, n_boot=n_boot, seed=simulation, names=METRICS)
-        found |= {f"bootstrap over patients, {name}": bootstrap_p(draws[0][name] - draws[1][name]) for name in METRICS}
+        found |= {
+            f"bootstrap over patients, {name}": bootstrap_p(draws[0][name] - draws[1][name], n_patients)
+            for name in METRICS
+        }
         gap = values[0]["auroc"] - values[1]["auroc"]
         found["DeLong clustered, auroc"] = delong(gap, auroc_influence(data[:1]) - auroc_influence(data[1:]))
         single = [cases(label, model, np.arange(len(label))) for model in scores]
-        found["DeLong, clusters ignored, auroc"] = delong(gap, auroc_influence(single[:1]) - auroc_influence(single[1:]))
+        found["DeLong, clusters ignored, auroc"] = delong(
+            gap, auroc_influence(single[:1]) - auroc_influence(single[1:])
+        )
         right = [model.correct() for model in data]
         only = int((right[0] > right[1]).sum()), int((right[0] < right[1]).sum())
         found["McNemar, clusters ignored, top1"] = mcnemar(*only)

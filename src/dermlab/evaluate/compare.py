@@ -243,12 +243,20 @@ def delong(difference: float, influence: np.ndarray) -> float:
     return float(2 * ndtr(-abs(difference) / spread))
 
 
-def bootstrap_p(draws: np.ndarray) -> float:
-    """Return the two-sided p at which the percentile interval of bootstrap differences would just reach 0."""
+def bootstrap_p(draws: np.ndarray, n_groups: int) -> float:
+    """Return the two-sided p at which the percentile interval of bootstrap differences would just reach 0.
+
+    Args:
+        draws: (n_boot,) differences.
+        n_groups: number of groups drawn from; few widen the interval (:func:`~.intervals.expanded`) and raise p.
+    """
+    from scipy.special import ndtri, stdtr
+
     known = draws[~np.isnan(draws)]
-    if not len(known):
+    if not len(known) or n_groups < 2:
         return np.nan
-    return float(min(1.0, 2 * (1 + min((known <= 0).sum(), (known >= 0).sum())) / (len(known) + 1)))
+    tail = (1 + min((known <= 0).sum(), (known >= 0).sum())) / (len(known) + 1)
+    return float(2 * stdtr(n_groups - 1, ndtri(min(tail, 0.5)) * np.sqrt((n_groups - 1) / n_groups)))
 
 
 def _tests(
@@ -271,7 +279,8 @@ def _tests(
                 p = delong(a.values[name] - b.values[name], influence)
                 result[a.name, b.name, name] = p, f"DeLong{' clustered' if clustered else ''}{within}"
             elif name not in permuted or not same:
-                result[a.name, b.name, name] = bootstrap_p(a.draws[name] - b.draws[name]), f"paired bootstrap{within}"
+                p = bootstrap_p(a.draws[name] - b.draws[name], len(a.found.groups))
+                result[a.name, b.name, name] = p, f"paired bootstrap{within}"
         if same and any((a.name, b.name, name) not in result for name in names):
             swapped.append((a, b))
     todo = [name for name in permuted if any((a.name, b.name, name) not in result for a, b in swapped)]
@@ -315,7 +324,8 @@ def _entry(a: _Model, b: _Model, name: str, group_by: str, method: Method, level
     if method == "bca":
         without = jackknife(a.evaluation, [name])[name] - jackknife(b.evaluation, [name])[name]
     difference = a.values[name] - b.values[name]
-    found = interval(difference, a.draws[name] - b.draws[name], method, level, without)
+    draws = a.draws[name] - b.draws[name]
+    found = interval(difference, draws, len(a.found.groups), method=method, level=level, jackknifed=without)
     return {
         "a": a.name,
         "b": b.name,

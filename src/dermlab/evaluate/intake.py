@@ -128,7 +128,7 @@ class Check:
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             found = frame[column].iloc[int(bad[0])]
-            shown = "is empty" if pd.isna(found) else f"{found!r} is not a finite number"
+            shown = "is empty" if pd.isna(found) else f"'{found}' is not a finite number"
             raise self.at(int(bad[0]), column, f"{shown}; every row needs a number here")
         return values
 
@@ -149,7 +149,7 @@ class Check:
         values = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
         bad = np.flatnonzero(frame[column].notna().to_numpy() & ~np.isin(values, (0.0, 1.0)))
         if len(bad):
-            raise self.at(int(bad[0]), column, f"{frame[column].iloc[int(bad[0])]!r} is not 0, 1 or empty")
+            raise self.at(int(bad[0]), column, f"'{frame[column].iloc[int(bad[0])]}' is not 0, 1 or empty")
         return values
 
     def known(self, values: pd.Series, classes: Sequence[str], column: str) -> None:
