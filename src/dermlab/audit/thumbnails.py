@@ -1,0 +1,124 @@
+"""What the audit sees of every photo: a thumbnail from the pixel cache, and the few numbers that describe it.
+
+One pass over the cache; nothing larger than a 64 x 64 luminance stays in memory (4 kB a photo).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.fft import dctn
+
+from dermlab.core.progress import progress
+from dermlab.data.pixel_cache import PixelRecipe, Pixels, open_pixels
+
+RECIPE = PixelRecipe(size_px=128, fit="squash", interpolation="bilinear")
+"""128 px shows whether a photo is sharp at the size a model sees; squashed, a quarter turn keeps the whole picture."""
+
+SIZE_PX = 64
+N_FREQUENCIES = 8
+_BATCH = 512
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """N photos as the audit sees them; rows of unreadable photos are zero.
+
+    Attributes:
+        luminance: uint8 (N, 64, 64).
+        spectrum: the 8 x 8 lowest frequencies of the luminance (DCT-II) without the mean, at unit length: float32
+            (N, 8, 8). Brightness and contrast are divided out; turning or mirroring a photo only swaps the two axes
+            and flips signs.
+        contrast: standard deviation of the luminance, float32 (N,).
+        sharpness: what is finer than a 64th of the photo's side, root mean square in grey levels, float32 (N,).
+        digest: hash of the thumbnail's pixels, "" where unreadable: (N,).
+        content_hash: hash of the file's bytes, "" where it is missing: (N,).
+        failures: index of every photo that could not be read, and why.
+    """
+
+    luminance: np.ndarray
+    spectrum: np.ndarray
+    contrast: np.ndarray
+    sharpness: np.ndarray
+    digest: np.ndarray
+    content_hash: np.ndarray
+    failures: dict[int, str]
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.luminance)
+
+    @property
+    def readable(self) -> np.ndarray:
+        """Which photos could be read, bool (N,)."""
+        mask = np.ones(len(self), dtype=bool)
+        mask[list(self.failures)] = False
+        return mask
+
+    def rows(self, rows: slice) -> Thumbnails:
+        """Return those of a contiguous run of photos."""
+        start, stop, _ = rows.indices(len(self))
+        failures = {row - start: reason for row, reason in self.failures.items() if start <= row < stop}
+        return Thumbnails(
+            self.luminance[rows],
+            self.spectrum[rows],
+            self.contrast[rows],
+            self.sharpness[rows],
+            self.digest[rows],
+            self.content_hash[rows],
+            failures,
+        )
+
+
+def read_thumbnails(paths: Sequence[Path], *, pixels: Pixels | None = None) -> Thumbnails:
+    """Read (through the pixel cache) and describe every photo; an unreadable one is recorded, never raised."""
+    pixels = open_pixels(paths, RECIPE) if pixels is None else pixels
+    n = len(paths)
+    luminance = np.zeros((n, SIZE_PX, SIZE_PX), dtype=np.uint8)
+    spectrum = np.zeros((n, N_FREQUENCIES, N_FREQUENCIES), dtype=np.float32)
+    contrast, sharpness = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
+    digest = np.full(n, "", dtype=object)
+    pixels.fill("photos")
+    readable = np.array([i for i in range(n) if i not in pixels.failures], dtype=np.int64)
+    with progress("thumbnails", len(readable)) as advance:
+        for start in range(0, len(readable), _BATCH):
+            rows = readable[start : start + _BATCH]
+            batch = pixels.batch(rows)
+            digest[rows] = [hashlib.blake2b(photo.tobytes(), digest_size=16).hexdigest() for photo in batch]
+            large = batch.astype(np.float32) @ _LUMA
+            small = large.reshape(len(rows), SIZE_PX, 2, SIZE_PX, 2).mean(axis=(2, 4))
+            luminance[rows] = np.rint(small).astype(np.uint8)
+            contrast[rows] = small.std(axis=(1, 2))
+            spectrum[rows] = low_frequencies(small)
+            sharpness[rows] = _fine_detail(large)
+            advance(len(rows))
+    return Thumbnails(
+        luminance,
+        spectrum,
+        contrast,
+        sharpness,
+        digest,
+        np.array([text or "" for text in pixels.content_hashes], dtype=object),
+        dict(pixels.failures),
+    )
+
+
+def low_frequencies(luminance: np.ndarray) -> np.ndarray:
+    """Return the 8 x 8 lowest DCT-II frequencies of (N, 64, 64) luminances without the mean, at unit length."""
+    spectrum = dctn(luminance.astype(np.float32), axes=(1, 2), norm="ortho")[:, :N_FREQUENCIES, :N_FREQUENCIES].copy()
+    spectrum[:, 0, 0] = 0
+    length = np.linalg.norm(spectrum, axis=(1, 2), keepdims=True)
+    return np.divide(spectrum, length, out=np.zeros_like(spectrum), where=length > 1e-3)
+
+
+def _fine_detail(luminance: np.ndarray) -> np.ndarray:
+    """Root mean square, in grey levels, of the upper half of the frequencies of (N, 128, 128) luminances."""
+    power = np.square(dctn(luminance, axes=(1, 2), norm="ortho"))
+    half = power.shape[1] // 2
+    power[:, :half, :half] = 0
+    return np.sqrt(power.mean(axis=(1, 2)))

@@ -1,0 +1,118 @@
+"""Audit data set folders: files, duplicates, splits, columns that give the label away; worst first."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from dermlab.core import words
+from dermlab.core.config import Config
+from dermlab.core.errors import InputError
+from dermlab.core.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from dermlab.audit import Finding
+
+_WIDTH = 100
+
+
+class DataCheckConfig(Config):
+    """Options of ``dermlab data check``."""
+
+    positional: ClassVar[tuple[str, ...]] = ("folders",)
+
+    folders: tuple[Path, ...] = Field(min_length=1, description="data set folders; with several, photos they share too")
+    split: str | None = Field(default=None, description="check this split only; default: every split there is")
+    target: str | None = Field(default=None, description="target of the checks that need labels; default: the card's")
+    waive: tuple[str, ...] = Field(
+        default=(), description="error-level findings to let pass, by name: label-conflict, proxy:biopsed, …"
+    )
+    out: Path | None = Field(
+        default=None, description="folder for findings.json and a CSV of every case of each finding"
+    )
+
+
+@dataclass(frozen=True)
+class DataCheckResult:
+    """What was found."""
+
+    folders: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+    waived: tuple[str, ...]
+    written: tuple[Path, ...]
+
+    @property
+    def standing(self) -> int:
+        """Number of error-level findings that are not waived."""
+        return sum(finding.severity == "error" and finding.code not in self.waived for finding in self.findings)
+
+    @property
+    def exit_status(self) -> int:
+        """1 where an error-level finding stands."""
+        return int(self.standing > 0)
+
+    def lines(self) -> list[str]:
+        """Return what a person reads: each finding with what resolves it, worst first, and the count."""
+        lines: list[str] = []
+        for finding in self.findings:
+            severity = "waived" if self._is_waived(finding) else finding.severity
+            lines.append(f"{severity.upper():<8}{finding.code}")
+            lines += textwrap.wrap(finding.message, _WIDTH, initial_indent=" " * 8, subsequent_indent=" " * 8)
+            lines += textwrap.wrap(
+                finding.remedy,
+                _WIDTH,
+                initial_indent=" " * 6 + "→ ",
+                subsequent_indent=" " * 8,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+        counts = [sum(finding.severity == severity for finding in self.findings) for severity in ("warning", "info")]
+        waived = sum(map(self._is_waived, self.findings))
+        total = f"{words.plural(self.standing, 'error')}, {words.plural(counts[0], 'warning')}, "
+        total += words.plural(counts[1], "note") + (f", {waived} waived" if waived else "")
+        lines.append(f"{', '.join(map(str, self.folders))}: {total}")
+        return [*lines, *(f"wrote {path}" for path in self.written)]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return the findings, each with ``waived``."""
+        return [{**finding.to_json(), "waived": self._is_waived(finding)} for finding in self.findings]
+
+    def _is_waived(self, finding: Finding) -> bool:
+        return finding.severity == "error" and finding.code in self.waived
+
+
+def run(config: DataCheckConfig) -> DataCheckResult:
+    """Audit the folders."""
+    from dermlab.audit import audit
+    from dermlab.audit.findings import check_waivers
+    from dermlab.data.dataset import Dataset
+
+    check_waivers(config.waive)
+    resolved = [folder.expanduser().resolve() for folder in config.folders]
+    if len(set(resolved)) < len(resolved):
+        raise InputError("folders: one folder is named twice")
+    findings = audit([Dataset.open(folder) for folder in config.folders], split=config.split, target=config.target)
+    result = DataCheckResult(config.folders, tuple(findings), config.waive, ())
+    if config.out is None:
+        return result
+    return DataCheckResult(config.folders, tuple(findings), config.waive, _write(result, config.out))
+
+
+def _write(result: DataCheckResult, out: Path) -> tuple[Path, ...]:
+    """Write findings.json and, for each finding that has one, the table of its cases."""
+    written = [write_json(out / "findings.json", result.to_json())]
+    taken: set[str] = set()
+    for finding in result.findings:
+        if finding.table is None:
+            continue
+        stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in finding.code)
+        name = stem
+        while name in taken:  # one code may be found in several data sets and splits
+            name = f"{stem}-{sum(other.startswith(stem) for other in taken) + 1}"
+        taken.add(name)
+        written.append(write_text(out / f"{name}.csv", finding.table.to_csv(index=False)))
+    return tuple(written)
