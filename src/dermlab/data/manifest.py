@@ -51,7 +51,8 @@ def refuse(
     if len(rows) == 0:
         return
     row = int(rows[0])
-    text = message(values.iloc[row])
+    value = values.iloc[row]
+    text = message(value.item() if isinstance(value, np.generic) else value)
     if image_ids is not None:
         text += f" (image {image_ids.iloc[row]!r})"
     if len(rows) > 1:
