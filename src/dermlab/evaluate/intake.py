@@ -44,19 +44,21 @@ def admit(
     check = Check(source)
     check.has_rows(frame)
     table = _identity(frame, meta, columns, check)
+    borrowed: set[str] = set()
     if truth is not None:
         frame = _with_truth(frame, table["image_id"], truth, columns, check)
-        columns = columns.model_copy(update={name: None for name in ("unit", "group") if name in truth})
-    table["unit"] = _holder(frame, columns.unit, "unit", table["image_id"], check)
-    table["group"] = _holder(frame, columns.group, "group", table["unit"], check)
+        borrowed = {"unit", "group"} & set(truth)
     independent = meta.get("kind") == "multilabel" or any(str(name).startswith(TRUTH) for name in frame)
+    if not independent:
+        table["label"] = _labels(frame, columns, check)
+    for name, chosen, fallback in (("unit", columns.unit, "image_id"), ("group", columns.group, "unit")):
+        table[name] = _holder(frame, None if name in borrowed else chosen, name, table[fallback], check)
     scores, classes = _scores(frame, columns, check)
     warnings = list(meta.get("warnings", []))
     if independent:
         for name in classes:
             table[TRUTH + name] = check.zero_one(frame, TRUTH + name)
     else:
-        table["label"] = _labels(frame, columns, check)
         if scores is None:
             table["prediction"] = _hard_labels(frame, columns, check)
         classes = classes or _classes_seen(table, columns, check)

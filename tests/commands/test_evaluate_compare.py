@@ -1,0 +1,188 @@
+"""``dermlab evaluate`` and ``dermlab compare``, as a person or a script uses them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import dermlab
+from dermlab.cli import main
+
+CLASSES = ["ACK", "BCC", "MEL"]
+
+
+def foreign(path: Path, skill: float, seed: int = 0) -> Path:
+    """A CSV as another tool would write it: own column names, rows in no order, patients, three classes."""
+    shared, random = np.random.default_rng(0), np.random.default_rng([1, seed])
+    label = shared.choice(3, 150, p=[0.5, 0.3, 0.2])
+    scores = random.normal(size=(150, 3))
+    scores[np.arange(150), label] += skill
+    powers = np.exp(scores)
+    frame = pd.DataFrame(powers / powers.sum(axis=1, keepdims=True), columns=[f"score_{name}" for name in CLASSES])
+    frame.insert(0, "isic_id", [f"ISIC_{row:03d}" for row in range(150)])
+    frame["dx"] = [CLASSES[code] for code in label]
+    frame["patient"] = np.arange(150) // 3
+    frame.sample(frac=1, random_state=seed).to_csv(path, index=False)
+    return path
+
+
+OPTIONS = ["--id", "isic_id", "--label", "dx", "--probability-prefix", "score_", "--group", "patient"]
+
+
+def test_a_table_of_another_tool_is_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = foreign(tmp_path / "theirs.csv", 1.5)
+    assert main(["evaluate", str(table), *OPTIONS, "--out", str(tmp_path / "out"), "--n_boot", "200"]) == 0
+    out = capsys.readouterr().out
+    assert "theirs: 150 photos of 50 groups (patient), target dx, split test" in out
+    assert "top-1 accuracy" in out
+    assert "bootstrap over groups (patient)" in out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["n"], metrics["n_groups"], metrics["classes"]) == (150, 50, CLASSES)
+    assert f"{100 * metrics['top1']['value']:.1f}%" in out
+
+
+def test_what_evaluate_wrote_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The table in dermlab's form needs no options any more, beside one that still does."""
+    first, second = foreign(tmp_path / "weak.csv", 0.8), foreign(tmp_path / "strong.csv", 3.0, seed=1)
+    assert main(["evaluate", str(first), *OPTIONS, "--out", str(tmp_path / "weak"), "--n_boot", "100"]) == 0
+    capsys.readouterr()
+    words = ["compare", str(tmp_path / "weak"), str(second), *OPTIONS, "--out", str(tmp_path / "cmp")]
+    assert main([*words, "--n_boot", "200", "--n_permutations", "499", "--margin", "0.02"]) == 0
+    out = capsys.readouterr().out
+    assert "150 units of 50 groups (patient), paired" in out
+    assert "strong better (within 0.02: strong not worse)" in out
+    assert "rank: strong 1, weak 2" in out
+    comparison = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
+    promised = {"a", "b", "metric", "n", "n_groups", "difference", "low", "high", "p", "p_adjusted", "test"}
+    assert promised | {"discordant", "verdict", "margin"} <= set(comparison[0])
+    assert (comparison[0]["a"], comparison[0]["b"], comparison[0]["verdict"]) == ("weak", "strong", "b better")
+
+
+def test_json_is_one_value(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = foreign(tmp_path / "theirs.csv", 1.5)
+    assert main(["evaluate", str(table), *OPTIONS, "--json", "--n_boot", "100"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 150
+    other = foreign(tmp_path / "other.csv", 1.0, seed=2)
+    quick = ["--n_boot", "100", "--n_permutations", "99", "--metrics", "top1,recall:MEL"]
+    assert main(["compare", str(table), str(other), *OPTIONS, "--json", *quick]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [entry["metric"] for entry in found] == ["top1", "recall:MEL"]
+
+
+def test_the_python_verbs_do_the_same(tmp_path: Path) -> None:
+    table = foreign(tmp_path / "theirs.csv", 1.5)
+    names: dict[str, Any] = {"id": "isic_id", "label": "dx", "probability_prefix": "score_", "group": "patient"}
+    result = dermlab.evaluate(table, n_boot=100, **names)
+    assert result.to_json()["n_groups"] == 50
+    other = foreign(tmp_path / "other.csv", 1.0, seed=2)
+    compared = dermlab.compare((table, other), n_boot=100, n_permutations=99, metrics=("top1",), **names)
+    assert compared.to_json()[0]["n"] == 150
+
+
+def test_labels_come_from_a_table_of_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(foreign(tmp_path / "full.csv", 1.5))
+    table[["isic_id", "dx", "patient"]].to_csv(tmp_path / "truth.csv", index=False)
+    table.drop(columns=["dx", "patient"]).to_csv(tmp_path / "scores.csv", index=False)
+    words = ["evaluate", str(tmp_path / "scores.csv"), *OPTIONS, "--n_boot", "100", "--json"]
+    assert main(words) == 2
+    assert "no column 'dx'; name it with --label (or give --truth)" in capsys.readouterr().err
+    assert main([*words, "--truth", str(tmp_path / "truth.csv")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", str(tmp_path / "full.csv"), *OPTIONS, "--n_boot", "100", "--json"]) == 0
+    full = json.loads(capsys.readouterr().out)
+    for key in ("top1", "n_groups", "group_by", "target"):
+        assert found[key] == full[key]
+
+
+def test_labels_and_patients_come_from_a_data_set_folder(
+    clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dermlab.data.dataset import Dataset
+
+    dataset = Dataset.open(clinic)
+    classes = dataset.card.target().classes
+    random = np.random.default_rng(0)
+    table = pd.DataFrame(
+        random.dirichlet(np.ones(len(classes)), len(dataset)), columns=[f"p:{name}" for name in classes]
+    )
+    table.insert(0, "image_id", dataset.image_ids)
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    assert main(["evaluate", str(tmp_path / "scores.csv"), "--truth", str(clinic), "--n_boot", "100", "--json"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["target"] == dataset.card.target().column
+    assert metrics["group_by"] == dataset.group_column()
+    assert metrics["n_groups"] == len(set(dataset.groups()))
+    assert metrics["unit"] == dataset.card.unit
+
+
+def test_calibration_is_fitted_on_val_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(foreign(tmp_path / "full.csv", 1.5))
+    scores = [f"score_{name}" for name in CLASSES]
+    sharp = table[scores].to_numpy() ** 4
+    table[scores] = sharp / sharp.sum(axis=1, keepdims=True)
+    table["part"] = np.where(np.arange(150) < 75, "val", "test")
+    table.to_csv(tmp_path / "sharp.csv", index=False)
+    words = ["evaluate", str(tmp_path / "sharp.csv"), *OPTIONS, "--split_column", "part", "--n_boot", "100", "--json"]
+    assert main(words) == 0
+    before = json.loads(capsys.readouterr().out)
+    assert main([*words, "--calibrate", "temperature", "--out", str(tmp_path / "out")]) == 0
+    after = json.loads(capsys.readouterr().out)
+    assert after["ece"]["value"] < before["ece"]["value"]
+    assert after["top1"] == before["top1"]
+    assert after["calibration"]["temperatures"][0]["temperature"] > 1.5
+    assert "--calibrate" not in json.dumps(after)
+    sidecar = json.loads((tmp_path / "out" / "predictions.parquet.json").read_text())
+    assert sidecar["calibration"] == after["calibration"]
+
+
+def test_a_run_folder_is_not_overwritten_by_its_calibrated_form(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = pd.read_csv(foreign(tmp_path / "full.csv", 1.5)).assign(part=["val", "test"] * 75)
+    table.to_csv(tmp_path / "full.csv", index=False)
+    run = str(tmp_path / "run")
+    assert main(["evaluate", str(tmp_path / "full.csv"), *OPTIONS, "--split_column", "part", "--out", run]) == 0
+    written = (tmp_path / "run" / "predictions.parquet").read_bytes()
+    assert main(["evaluate", run, "--out", run, "--n_boot", "100"]) == 0
+    assert main(["evaluate", run, "--out", run, "--calibrate", "temperature"]) == 2
+    assert "choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "run" / "predictions.parquet").read_bytes() == written
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate"], "PREDICTIONS required"),
+        (["evaluate", "absent.csv"], "absent.csv: no such file"),
+        (["evaluate", "{a}"], "no column 'image_id'; name it with --id"),
+        (["evaluate", "{a}", *OPTIONS, "--split", "val"], "no rows of split 'val'; there are test"),
+        (["evaluate", "{a}", *OPTIONS, "--n_boot", "3"], "n_boot"),
+        (["evaluate", "{a}", *OPTIONS, "--scores", "odds"], "scores"),
+        (["compare", "{a}"], "needs at least two predictions tables"),
+        (["compare", "{a}", "{a}", *OPTIONS], "--names gives each its own name"),
+        (["compare", "{a}", "{b}", *OPTIONS, "--names", "x"], "needs 2 different names"),
+        (["compare", "{a}", "{b}", *OPTIONS, "--metrics", "accuracy"], "metric 'accuracy' is none of top1"),
+        (["compare", "{a}", "{b}", *OPTIONS, "--metrics", "recall:XXX"], "'XXX' is not one of ACK, BCC, MEL"),
+        (["compare", "{a}", "{b}", *OPTIONS, "--margin", "0"], "margin"),
+    ],
+)
+def test_a_wrong_turn_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    places = {"a": foreign(tmp_path / "a.csv", 1.0), "b": foreign(tmp_path / "b.csv", 1.2, seed=3)}
+    assert main([word.format(**places) for word in words]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_different_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = foreign(tmp_path / "a.csv", 1.0), foreign(tmp_path / "b.csv", 1.2, seed=3)
+    pd.read_csv(second).head(140).to_csv(second, index=False)
+    assert main(["compare", str(first), str(second), *OPTIONS]) == 2
+    assert "140 in both, 10 only in a, 0 only in b" in capsys.readouterr().err
