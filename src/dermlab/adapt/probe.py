@@ -1,0 +1,526 @@
+"""The probe: a frozen encoder's features and the questionnaire, one head fitted per fold, every image predicted.
+
+``train`` fits, ``val`` chooses, ``test`` is predicted and not looked at until the figures are written. What a fold has
+finished is kept: an interrupted run goes on with the next fold.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from dermlab.adapt.heads import make_head
+from dermlab.adapt.saving import load_head, save_head
+
+from dermlab.adapt.config import DEFAULT_SPLIT, ProbeSettings
+from dermlab.core.config import Config
+from dermlab.core.errors import InputError
+from dermlab.core.files import atomic_path, read_json, write_json
+from dermlab.core.fingerprint import hash_json
+from dermlab.core.progress import progress, warn
+from dermlab.core.randomness import generator
+from dermlab.core.runs import RunFolder
+from dermlab.data.metadata import QuestionnaireEncoder
+from dermlab.data.splits import split_by_fraction
+from dermlab.evaluate.cases import case_sets
+from dermlab.evaluate.metrics import Evaluation
+from dermlab.evaluate.predictions import PROBABILITY, Predictions, read_predictions, write_predictions
+from dermlab.evaluate.summary import summarise
+
+if TYPE_CHECKING:
+    from dermlab.core.device import Runtime
+    from dermlab.data.card import Target
+    from dermlab.data.dataset import Dataset
+    from dermlab.features.extract import Features
+
+WITHOUT_ENCODER = ("questionnaire", "majority")
+WITH_QUESTIONNAIRE = ("questionnaire", "fusion")
+SUBGROUP_COLUMNS = ("sex", "gender", "age", "skin_type", "site", "modality")
+MODEL_FILE = "model.json"
+
+# Class shares of val and test that differ by more than this (total variation) and significantly are worth a warning.
+PRIOR_DISTANCE = 0.1
+PRIOR_P = 0.01
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a probe left in its run folder.
+
+    Attributes:
+        path: the run folder.
+        metrics: the content of ``metrics.json``.
+        val_score: the choosing metric on val, averaged over folds and repeats.
+        converged: whether every head says so.
+        warnings: what a reader of the figures has to know.
+        seconds: embedding, fitting and predicting, without what was known before.
+        images_per_second: of the embedding; 0 where all features were known or there is no encoder.
+    """
+
+    path: Path
+    metrics: dict[str, Any]
+    val_score: float
+    converged: bool
+    warnings: tuple[str, ...]
+    seconds: float
+    images_per_second: float
+
+    def predictions(self) -> Predictions:
+        """Read the run's predictions table."""
+        return read_predictions(self.path / "predictions.parquet")
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """What every fold sees: arrays in the manifest's order."""
+
+    embedding: np.ndarray | None  # float32 (N, D)
+    usable: np.ndarray  # bool (N,): has a photo where one is needed
+    labels: np.ndarray  # object (N,), None where missing; multilabel: float64 (N, C)
+    questionnaire: pd.DataFrame | None
+    groups: np.ndarray  # str (N,)
+    target: Target
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Whether each image has a label, bool (N,)."""
+        if self.labels.ndim == 2:
+            return ~np.isnan(self.labels).all(axis=1)
+        return np.array([label is not None for label in self.labels], dtype=bool)
+
+
+def run_probe(
+    dataset: Dataset,
+    settings: ProbeSettings,
+    out: str | Path,
+    *,
+    features: Features | None = None,
+    runtime: Runtime | None = None,
+    batch_size: int | None = None,
+    record: Config | None = None,
+) -> ProbeResult:
+    """Fit a head on every fold of a split and write the run folder; a finished run is read and not repeated.
+
+    Args:
+        dataset: the data set folder.
+        settings: encoder, head, split, target, seed, caps.
+        out: the run folder.
+        features: the encoder's features of this data set; None: they are embedded here.
+        runtime: device and precision of the embedding.
+        batch_size: photos at a time in the embedding.
+        record: what ``config.yaml`` keeps; None: the settings.
+
+    Raises:
+        InputError: the split, the target, the encoder or the questionnaire will not do, or ``out`` holds another run.
+    """
+    target = dataset.card.target(settings.target)
+    head = settings.head
+    if head.kind in WITHOUT_ENCODER and settings.encoder is not None:
+        raise InputError(f"the head {head.kind!r} looks at no photo; leave --encoder out")
+    if head.kind not in WITHOUT_ENCODER and settings.encoder is None:
+        raise InputError(f"the head {head.kind!r} needs --encoder; 'dermlab encoders' lists the names")
+    split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
+    folder = RunFolder.create(out, record or settings, "probe")
+    if folder.done:
+        return read_probe(folder.path)
+    start = time.monotonic()
+    if features is None and settings.encoder is not None:
+        from dermlab.features.extract import embed
+
+        features = embed(dataset, settings.encoder, runtime=runtime, batch_size=batch_size)
+    inputs = _inputs(dataset, settings, target, features)
+    made_with = {
+        "data": dataset.fingerprint,
+        "split": hash_json(split.astype(str).to_dict(orient="list")),
+        "encoder": features.encoder["fingerprint"] if features is not None else None,
+    }
+    _refuse_other_inputs(folder.path, made_with)
+    warnings = _input_warnings(inputs, features, settings)
+    parts: list[pd.DataFrame] = []
+    reports: list[dict[str, Any]] = []
+    folds = list(split.groupby(["repeat", "fold"], sort=True))
+    model = _model_description(dataset, settings, target, features)
+    with progress(f"fit {head.kind}", len(folds), "folds") as advance:
+        for (repeat, fold), rows in folds:
+            place = folder.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
+            if not (place / MODEL_FILE).exists():
+                _fit_fold(inputs, settings, rows["split"].to_numpy(str), int(repeat), int(fold), dataset, place, model)
+                folder.log("fold", repeat=repeat, fold=fold, report=read_json(place / MODEL_FILE)["report"])
+            parts.append(pd.read_parquet(place / "predictions.parquet"))
+            reports.append(read_json(place / MODEL_FILE)["report"])
+            advance(1)
+    for report in reports:
+        warnings += [text for text in report["warnings"] if text not in warnings]
+    seconds = time.monotonic() - start
+    frame = pd.concat(parts, ignore_index=True)
+    meta = {
+        "run_id": hash_json({"settings": settings.model_dump(mode="json"), **made_with})[:12],
+        "model": model["name"],
+        "target": target.column,
+        "kind": target.kind,
+        "classes": list(target.classes),
+        "unit": dataset.card.unit,
+        "group_by": dataset.group_column(),
+        "pooling": dataset.card.pooling,
+        "calibration": None,
+        "fingerprint": hash_json([report["fingerprint"] for report in reports]),
+        "lineage": model["lineage"],
+        "warnings": warnings,
+    }
+    predictions = write_predictions(folder.path / "predictions.parquet", frame, meta)
+    metrics = summarise(predictions, n_boot=settings.n_boot, seed=settings.seed)
+    metrics["warnings"] = list(dict.fromkeys([*warnings, *metrics["warnings"]]))
+    write_json(folder.path / "metrics.json", metrics)
+    found = case_sets(predictions, "val")
+    folder.finish(
+        val_score=Evaluation(found.sets, [settings.metric]).value()[settings.metric],
+        converged=all(report["converged"] for report in reports),
+        warnings=metrics["warnings"],
+        seconds=seconds,
+        images_per_second=features.images_per_second if features is not None else 0.0,
+    )
+    return read_probe(folder.path)
+
+
+def read_probe(path: str | Path) -> ProbeResult:
+    """Read a finished probe's run folder.
+
+    Raises:
+        InputError: the folder holds no finished probe.
+    """
+    path = Path(path)
+    if not (path / "done.json").exists() or not (path / "metrics.json").exists():
+        raise InputError(f"{path}: holds no finished run; 'dermlab probe … --out {path}' makes one")
+    done = read_json(path / "done.json")
+    return ProbeResult(
+        path=path,
+        metrics=read_json(path / "metrics.json"),
+        val_score=done["val_score"] if done["val_score"] is not None else float("nan"),
+        converged=done["converged"],
+        warnings=tuple(done["warnings"]),
+        seconds=done["seconds"],
+        images_per_second=done["images_per_second"],
+    )
+
+
+def read_or_make_split(dataset: Dataset, name: str, target: str, seed: int) -> pd.DataFrame:
+    """Return a split; the default one is made where it is missing, and told."""
+    if name == DEFAULT_SPLIT and name not in dataset.split_names():
+        frame = split_by_fraction(dataset, (0.6, 0.2, 0.2), target=target, seed=seed)
+        dataset.write_split(name, frame)
+        warn(
+            f"{dataset.folder} had no split {name!r}; made one: 60/20/20 by {dataset.group_column()}, seed {seed} "
+            "('dermlab data split' makes others)"
+        )
+    return dataset.read_split(name)
+
+
+def _inputs(dataset: Dataset, settings: ProbeSettings, target: Target, features: Features | None) -> _Inputs:
+    questionnaire = None
+    if settings.head.kind in WITH_QUESTIONNAIRE:
+        proxies = set(dataset.card.label_proxies)
+        for column in settings.include_columns:
+            if column not in {item.column for item in dataset.card.metadata}:
+                raise InputError(f"include_columns: {column!r} is no questionnaire column of {dataset.folder}")
+            if column in proxies and f"proxy:{column}" not in settings.waive:
+                raise InputError(
+                    f"include_columns: {column!r} gives the label away (label_proxies in {dataset.folder}/card.yaml); "
+                    f"to measure the leak all the same: --waive proxy:{column}"
+                )
+        questionnaire = dataset.questionnaire(exclude_proxies=False)
+        kept = [name for name in questionnaire.columns if name not in proxies or name in settings.include_columns]
+        kept = [name for name in kept if name != target.column]
+        questionnaire = questionnaire[kept]
+        if not kept:
+            raise InputError(
+                f"{dataset.folder}/card.yaml: lists no questionnaire columns (metadata:), which the head "
+                f"{settings.head.kind!r} needs"
+            )
+    usable = np.ones(len(dataset), bool) if features is None else features.valid
+    inputs = _Inputs(
+        embedding=None if features is None else features.values,
+        usable=usable,
+        labels=dataset.labels(target.column),
+        questionnaire=questionnaire,
+        groups=dataset.groups(),
+        target=target,
+    )
+    if inputs.labels.ndim == 2:
+        raise InputError(
+            f"target {target.column!r} has several labels an image; frozen heads predict one. Name another --target"
+        )
+    return inputs
+
+
+def _fit_fold(
+    inputs: _Inputs,
+    settings: ProbeSettings,
+    part: np.ndarray,
+    repeat: int,
+    fold: int,
+    dataset: Dataset,
+    place: Path,
+    model: dict[str, Any],
+) -> None:
+    """Fit one fold's head and leave its model and predictions in ``place``."""
+    fit_rows = {
+        name: _capped(
+            np.flatnonzero((part == name) & inputs.usable & inputs.labelled),
+            inputs.labels,
+            cap,
+            generator(settings.seed, "cap", name, repeat, fold),
+        )
+        for name, cap in (("train", settings.max_train_per_class), ("val", settings.max_val_per_class))
+    }
+    train, val = fit_rows["train"], fit_rows["val"]
+    if not len(train):
+        raise InputError(f"split {settings.split!r}, fold {fold}: no labelled training photo")
+    encoder = None
+    if inputs.questionnaire is not None:
+        columns = [item for item in dataset.card.metadata if item.column in inputs.questionnaire.columns]
+        encoder = QuestionnaireEncoder().fit(
+            inputs.questionnaire.iloc[train], inputs.labels[train], columns, groups=inputs.groups[train]
+        )
+        if settings.head.kind == "questionnaire" and not encoder.feature_names_:
+            raise InputError(
+                f"{dataset.folder}: no questionnaire column is left: "
+                + "; ".join(f"{column}: {reason}" for column, reason in encoder.dropped_.items())
+            )
+    X = assemble(inputs.embedding, inputs.questionnaire, encoder, len(part))
+    head = make_head(
+        settings.head,
+        seed=_fold_seed(settings.seed, repeat, fold),
+        metric=settings.metric,
+        n_embedding=None if inputs.embedding is None else inputs.embedding.shape[1],
+    )
+    labels = inputs.labels
+    head.fit(
+        X[train],
+        labels[train].astype(str),
+        validation=(X[val], labels[val].astype(str)) if len(val) else None,
+        groups=inputs.groups[train],
+    )
+    rows = np.flatnonzero(np.isin(part, ("val", "test")) & inputs.usable)
+    probabilities = over_classes(head.predict_proba(X[rows]), head.classes_, inputs.target.classes)
+    frame = pd.DataFrame(
+        {
+            "image_id": dataset.image_ids[rows],
+            "unit": dataset.units()[rows],
+            "group": inputs.groups[rows],
+            "target": inputs.target.column,
+            "split": part[rows],
+            "fold": fold,
+            "repeat": repeat,
+            "seed": settings.seed,
+            "label": pd.Series(labels[rows], dtype="string"),
+        }
+    )
+    for code, name in enumerate(inputs.target.classes):
+        frame[PROBABILITY + name] = probabilities[:, code]
+    for column in subgroup_columns(dataset):
+        frame[column] = dataset.manifest[column].to_numpy()[rows]
+    place.mkdir(parents=True, exist_ok=True)
+    with atomic_path(place / "predictions.parquet") as temporary:
+        frame.to_parquet(temporary, index=False)
+    save_head(head, place)
+    report = dict(head.head_report_)
+    warnings = [*report.get("warnings", []), *_prior_warning(labels, part, inputs, repeat, fold)]
+    if encoder is not None:
+        write_json(place / "questionnaire.json", encoder.to_dict())
+        warnings += [f"questionnaire column {name!r} is left out: {why}" for name, why in encoder.dropped_.items()]
+    report |= {
+        "converged": bool(report.get("converged", True)),
+        "warnings": warnings,
+        "n_train": len(train),
+        "n_val": len(val),
+        "fingerprint": hash_json([report, dataset.fingerprint, settings.model_dump(mode="json"), repeat, fold]),
+    }
+    seen = sorted({*dataset.image_ids[train].tolist(), *dataset.image_ids[val].tolist()})
+    groups = sorted({*inputs.groups[train].tolist(), *inputs.groups[val].tolist()})
+    write_json(place / "seen.json", {"data": dataset.fingerprint, "images": seen, "groups": groups})
+    write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
+
+
+def assemble(
+    embedding: np.ndarray | None,
+    questionnaire: pd.DataFrame | None,
+    encoder: QuestionnaireEncoder | None,
+    n: int,
+) -> np.ndarray:
+    """Put embedding and encoded questionnaire side by side, float32 (N, D + Q); zeros (N, 1) where there is neither."""
+    blocks = [] if embedding is None else [embedding]
+    if questionnaire is not None and encoder is not None:
+        blocks.append(encoder.transform(questionnaire))
+    if not blocks:
+        return np.zeros((n, 1), np.float32)
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
+
+
+def over_classes(probabilities: np.ndarray, known: Sequence[Any], classes: Sequence[str]) -> np.ndarray:
+    """Return probabilities (N, C) over all classes of the target; a class that training lacked gets 0."""
+    result = np.zeros((len(probabilities), len(classes)))
+    place = pd.Index(classes).get_indexer(pd.Index([str(name) for name in known]))
+    result[:, place] = probabilities
+    return result
+
+
+def subgroup_columns(dataset: Dataset) -> list[str]:
+    """Return the manifest's columns by which results are broken down: sex, age, skin type, site, modality."""
+    return [column for column in SUBGROUP_COLUMNS if column in dataset.manifest]
+
+
+def _capped(rows: np.ndarray, labels: np.ndarray, cap: int | None, random: np.random.Generator) -> np.ndarray:
+    """Return at most ``cap`` rows of each class, drawn at random, in their old order."""
+    if cap is None:
+        return rows
+    shuffled = random.permutation(rows)
+    place = pd.Series(labels[shuffled].astype(str)).groupby(labels[shuffled].astype(str)).cumcount().to_numpy()
+    return np.sort(shuffled[place < cap])
+
+
+def _fold_seed(seed: int, repeat: int, fold: int) -> int:
+    return int(generator(seed, "head", repeat, fold).integers(2**31))
+
+
+def _prior_warning(labels: np.ndarray, part: np.ndarray, inputs: _Inputs, repeat: int, fold: int) -> list[str]:
+    """Warn where val and test mix the classes differently: what is chosen on one may not suit the other."""
+    from scipy.stats import chi2_contingency
+
+    counts = np.array(
+        [
+            pd.Series(labels[(part == name) & inputs.labelled]).value_counts().reindex(inputs.target.classes).fillna(0)
+            for name in ("val", "test")
+        ]
+    )
+    counts = counts[:, counts.sum(axis=0) > 0]
+    if counts.shape[1] < 2 or (counts.sum(axis=1) == 0).any():
+        return []
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    distance = float(np.abs(shares[0] - shares[1]).sum() / 2)
+    p = float(chi2_contingency(counts)[1])
+    if distance <= PRIOR_DISTANCE or p >= PRIOR_P:
+        return []
+    where = f"repeat {repeat}, fold {fold}: " if (repeat or fold) else ""
+    return [
+        f"{where}val and test hold the classes in different shares (total variation {distance:.2f}, p = {p:.2g}): "
+        "what is chosen on val may not suit test"
+    ]
+
+
+def _input_warnings(inputs: _Inputs, features: Features | None, settings: ProbeSettings) -> list[str]:
+    warnings = []
+    if features is not None and features.failures:
+        first = next(iter(features.failures.values()))
+        warnings.append(f"{len(features.failures)} photos cannot be read and are left out (the first: {first})")
+    unlabelled = int((~inputs.labelled).sum())
+    if unlabelled:
+        warnings.append(f"{unlabelled} photos have no label for {inputs.target.column!r}: predicted, not scored")
+    warnings += [f"waived: {name}" for name in settings.waive]
+    return warnings
+
+
+def _model_description(
+    dataset: Dataset, settings: ProbeSettings, target: Target, features: Features | None
+) -> dict[str, Any]:
+    encoder = None if features is None else features.encoder
+    name = settings.head.kind if encoder is None else f"{settings.encoder} + {settings.head.kind}"
+    cards = [dataset.card.licence_card] + ([] if encoder is None else [encoder.get("licence_card")])
+    return {
+        "format": 1,
+        "name": name,
+        "head": settings.head.model_dump(mode="json"),
+        "encoder": encoder,
+        "encoder_name": settings.encoder,
+        "target": target.model_dump(mode="json"),
+        "unit": dataset.card.unit,
+        "pooling": dataset.card.pooling,
+        "lineage": {
+            "dataset": dataset.card.name,
+            "data_fingerprint": dataset.fingerprint,
+            "split": settings.split,
+            "encoder": None if encoder is None else encoder["name"],
+            "encoder_fingerprint": None if encoder is None else encoder["fingerprint"],
+            "cards": [card for card in cards if card],
+            "waived": list(settings.waive),
+        },
+    }
+
+
+def _refuse_other_inputs(path: Path, made_with: dict[str, Any]) -> None:
+    """Refuse to go on with a half-finished run whose data, split or weights have changed since."""
+    file = path / "inputs.json"
+    if file.exists():
+        changed = [key for key, value in read_json(file).items() if made_with.get(key) != value]
+        if changed:
+            raise InputError(
+                f"{path}: was begun with other {' and '.join(changed)}; choose another --out or delete that folder"
+            )
+    else:
+        write_json(file, made_with)
+
+
+@dataclass(frozen=True)
+class FittedProbe:
+    """A saved probe, ready to predict.
+
+    Attributes:
+        path: its run folder.
+        model: what ``model.json`` of its first fold says.
+        folds: the checkpoint folders.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    folds: tuple[Path, ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> FittedProbe:
+        """Open a run folder.
+
+        Raises:
+            InputError: it holds no finished probe.
+        """
+        read_probe(path)
+        folds = tuple(sorted(Path(path).glob(f"checkpoints/*/{MODEL_FILE}")))
+        if not folds:
+            raise InputError(f"{path}: holds no checkpoints; 'dermlab probe' makes them")
+        return cls(Path(path), read_json(folds[0]), tuple(file.parent for file in folds))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in order."""
+        return tuple(self.model["target"]["classes"])
+
+    def predict(self, dataset: Dataset, features: Features | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities (N, C) and whether each image could only be judged by folds that had seen it, bool (N,).
+
+        The folds' probabilities are averaged. A fold that trained or chose on an image, or on another of the same
+        patient, is not asked about it as long as another is left; images are known by the data set's fingerprint.
+        """
+        questionnaire = dataset.questionnaire(exclude_proxies=False)
+        total = np.zeros((len(dataset), len(self.classes)))
+        everyone = np.zeros_like(total)
+        asked = np.zeros(len(dataset))
+        image_ids, groups = dataset.image_ids, dataset.groups()
+        for place in self.folds:
+            encoder = None
+            if (place / "questionnaire.json").exists():
+                encoder = QuestionnaireEncoder.from_dict(read_json(place / "questionnaire.json"))
+            X = assemble(None if features is None else features.values, questionnaire, encoder, len(dataset))
+            head = load_head(place)
+            found = over_classes(head.predict_proba(X), head.classes_, self.classes)
+            seen = read_json(place / "seen.json")
+            fresh = np.ones(len(dataset), bool)
+            if seen["data"] == dataset.fingerprint:
+                fresh = ~(np.isin(image_ids, seen["images"]) | np.isin(groups, seen["groups"]))
+            total[fresh] += found[fresh]
+            asked += fresh
+            everyone += found / len(self.folds)
+        none_left = asked == 0
+        result = np.where(none_left[:, None], everyone, total / np.maximum(asked, 1)[:, None])
+        return result, none_left

@@ -1,0 +1,178 @@
+"""Predict a data set with a saved run: a predictions table, with labels where the data set has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from dermlab.core import words
+from dermlab.core.config import Config
+from dermlab.core.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dermlab.adapt.probe import FittedProbe
+    from dermlab.data.dataset import Dataset
+
+
+class PredictConfig(Config):
+    """Options of ``dermlab predict``."""
+
+    positional: ClassVar[tuple[str, ...]] = ("run", "data")
+
+    run: Path = Field(description="run folder of a finished probe")
+    data: Path = Field(description="data set folder")
+    out: Path = Field(description="predictions table to write, .parquet or .csv")
+    split: str | None = Field(None, description="name of a split of the data set whose parts the rows are marked with")
+    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
+    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
+
+
+@dataclass(frozen=True)
+class PredictResult:
+    """The table written and what a reader has to know."""
+
+    path: Path
+    n: int
+    n_failed: int
+    n_seen: int
+    warnings: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        return [*(f"warning: {text}" for text in self.warnings), f"{words.plural(self.n, 'photo')}: {self.path}"]
+
+    def to_json(self) -> Any:
+        """Return path and counts."""
+        return {
+            "predictions": self.path,
+            "n": self.n,
+            "n_failed": self.n_failed,
+            "n_seen": self.n_seen,
+            "warnings": self.warnings,
+        }
+
+
+def run(config: PredictConfig) -> PredictResult:
+    """Predict ``config.data`` with the model of ``config.run``."""
+    import numpy as np
+
+    from dermlab.adapt.probe import FittedProbe
+    from dermlab.core.device import resolve
+    from dermlab.data.dataset import Dataset
+    from dermlab.evaluate.predictions import write_predictions
+    from dermlab.features.extract import embed
+
+    if config.out.suffix not in (".parquet", ".csv"):
+        raise InputError(f"{config.out}: --out must end in .parquet or .csv")
+    probe = FittedProbe.open(config.run)
+    dataset = Dataset.open(config.data)
+    warnings: list[str] = []
+    labels = _labels(probe, dataset, warnings)
+    features, usable = None, np.ones(len(dataset), bool)
+    if probe.model["encoder_name"] is not None:
+        features = embed(
+            dataset,
+            probe.model["encoder_name"],
+            runtime=resolve(config.device, config.precision),
+            batch_size=config.batch_size,
+        )
+        trained = probe.model["encoder"]
+        if features.encoder["fingerprint"] != trained["fingerprint"]:
+            raise InputError(
+                f"{config.run}: was fitted on {trained['name']} with weights {trained['fingerprint'][:12]}, but "
+                f"the weights here are {features.encoder['fingerprint'][:12]}; install the same weights"
+            )
+        usable = features.valid
+        if features.failures:
+            warnings.append(f"{words.plural(len(features.failures), 'photo')} cannot be read and have no row")
+    probabilities, seen = probe.predict(dataset, features)
+    n_seen = int((seen & usable).sum())
+    if n_seen:
+        warnings.append(
+            f"{words.plural(n_seen, 'photo')} were seen in training, they or another of the same patient: their rows "
+            "(seen_in_training) say nothing about new patients"
+        )
+    frame = _frame(probe, dataset, config.split, labels, probabilities, seen)[usable]
+    if frame.empty:
+        raise InputError(f"{config.data}: no photo can be read")
+    meta = {
+        "run_id": probe.path.name,
+        "model": probe.model["name"],
+        "target": probe.model["target"]["column"],
+        "kind": probe.model["target"]["kind"],
+        "classes": list(probe.classes),
+        "unit": dataset.card.unit,
+        "group_by": dataset.group_column(),
+        "pooling": dataset.card.pooling,
+        "calibration": None,
+        "fingerprint": probe.model["report"]["fingerprint"],
+        "lineage": {**probe.model["lineage"], "predicted": dataset.card.name},
+        "warnings": warnings,
+    }
+    write_predictions(config.out, frame, meta)
+    return PredictResult(config.out, len(frame), int((~usable).sum()), n_seen, tuple(warnings))
+
+
+def _labels(probe: FittedProbe, dataset: Dataset, warnings: list[str]) -> np.ndarray | None:
+    """Return the data set's labels for the model's target, None where it has none; unknown classes are one line."""
+    import pandas as pd
+
+    name = probe.model["target"]["column"]
+    if name not in {target.column for target in dataset.card.targets}:
+        warnings.append(f"{dataset.folder} has no target {name!r}: the table holds no labels")
+        return None
+    labels = dataset.labels(name)
+    unknown = sorted({str(label) for label in pd.Series(labels).dropna()} - set(probe.classes))
+    if unknown:
+        raise InputError(
+            f"{dataset.folder}: holds classes of {name!r} that the model does not know: {', '.join(unknown)}; it knows "
+            f"{', '.join(probe.classes)}"
+        )
+    return labels
+
+
+def _frame(
+    probe: FittedProbe,
+    dataset: Dataset,
+    split: str | None,
+    labels: np.ndarray | None,
+    probabilities: np.ndarray,
+    seen: np.ndarray,
+) -> Any:
+    """Return the table, one row an image."""
+    import pandas as pd
+
+    from dermlab.adapt.probe import subgroup_columns
+    from dermlab.evaluate.predictions import PROBABILITY
+
+    frame = pd.DataFrame(
+        {
+            "image_id": dataset.image_ids,
+            "unit": dataset.units(),
+            "group": dataset.groups(),
+            "target": probe.model["target"]["column"],
+            "split": "test",
+            "fold": 0,
+            "repeat": 0,
+            "seed": 0,
+            "label": pd.Series(labels if labels is not None else [None] * len(dataset), dtype="string"),
+        }
+    )
+    for code, name in enumerate(probe.classes):
+        frame[PROBABILITY + name] = probabilities[:, code]
+    frame["seen_in_training"] = seen
+    for column in subgroup_columns(dataset):
+        frame[column] = dataset.manifest[column].to_numpy()
+    if split is None:
+        return frame
+    rows = dataset.read_split(split)
+    if len(rows.groupby(["repeat", "fold"])) > 1:
+        raise InputError(f"{dataset.folder}: split {split!r} has several folds; its rows have no single part")
+    frame["split"] = rows["split"].to_numpy()
+    return frame

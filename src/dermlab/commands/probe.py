@@ -1,0 +1,78 @@
+"""Measure a frozen encoder with a head: fit on train, choose on val, report on test."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from dermlab.adapt.config import ProbeSettings
+from dermlab.core import words
+
+if TYPE_CHECKING:
+    from dermlab.adapt.probe import ProbeResult as Probe
+
+
+class ProbeConfig(ProbeSettings):
+    """Options of ``dermlab probe``."""
+
+    positional: ClassVar[tuple[str, ...]] = ("data",)
+
+    data: Path = Field(description="data set folder")
+    out: Path = Field(description="run folder to write")
+    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
+    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A finished run: its folder, metrics and warnings."""
+
+    probe: Probe
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        metrics = self.probe.metrics
+        lines = [f"warning: {text}" for text in self.probe.warnings]
+        n = words.count(metrics["n"])
+        unit = words.units_word(metrics["unit"], metrics["n"])
+        groups = f"{words.count(metrics['n_groups'])} {words.groups_word(metrics['group_by'])}"
+        lines.append(f"test: {n} {unit} of {groups}; val {self.probe.val_score:.3f}")
+        for name in ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece"):
+            if metrics.get(name, {}).get("value") is not None:
+                title, _, kind = words.metric_words(name)
+                lines.append(
+                    f"  {title:<26}{words.score(metrics[name]['value'], kind)} ({words.span(metrics[name], kind)})"
+                )
+        return [*lines, f"run: {self.probe.path}"]
+
+    def to_json(self) -> Any:
+        """Return the run's path, val score, warnings and metrics."""
+        probe = self.probe
+        return {
+            "run": probe.path,
+            "val_score": probe.val_score,
+            "converged": probe.converged,
+            "warnings": probe.warnings,
+            "seconds": probe.seconds,
+            "metrics": probe.metrics,
+        }
+
+
+def run(config: ProbeConfig) -> ProbeResult:
+    """Run the probe that ``config`` describes."""
+    from dermlab.adapt.probe import run_probe
+    from dermlab.core.device import resolve
+    from dermlab.core.progress import note
+    from dermlab.data.dataset import Dataset
+
+    dataset = Dataset.open(config.data)
+    runtime = resolve(config.device, config.precision) if config.encoder else None
+    if runtime is not None:
+        note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
+    return ProbeResult(
+        run_probe(dataset, config, config.out, runtime=runtime, batch_size=config.batch_size, record=config)
+    )

@@ -1,0 +1,164 @@
+"""The probe: val chooses, test is only reported, a rerun repeats nothing, an interruption loses at most a fold."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dermlab.adapt import probe as module
+from dermlab.adapt.config import HeadConfig, ProbeSettings
+from dermlab.adapt.probe import FittedProbe, run_probe
+from dermlab.core.errors import InputError
+from dermlab.data.dataset import Dataset
+from dermlab.features.extract import embed
+
+
+@pytest.fixture(scope="module")
+def dataset(clinic: Path) -> Dataset:
+    return Dataset.open(clinic)
+
+
+def settings(kind: str = "linear", **fields: object) -> ProbeSettings:
+    encoder = None if kind in ("questionnaire", "majority") else "histogram"
+    return ProbeSettings.model_validate({"encoder": encoder, "head": kind, "n_boot": 100, **fields})
+
+
+def test_a_run_folder_holds_what_the_contract_names(dataset: Dataset, tmp_path: Path) -> None:
+    result = run_probe(dataset, settings("linear"), tmp_path / "run")
+    present = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"config.yaml", "environment.json", "log.jsonl", "metrics.json", "predictions.parquet"} <= present
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    test = dataset.read_split("main").query("split == 'test'")
+    assert metrics["n"] == len(test)
+    assert metrics["top1"]["low"] <= metrics["top1"]["value"] <= metrics["top1"]["high"]
+    frame = result.predictions().frame
+    assert set(frame["split"]) == {"val", "test"}
+    assert set(frame.loc[frame["split"] == "test", "image_id"]) == set(test["image_id"])
+    assert not list((tmp_path / "run").rglob("*.pkl")) and not list((tmp_path / "run").rglob("*.joblib"))
+
+
+def test_every_image_is_tested_once_over_the_folds(dataset: Dataset, tmp_path: Path) -> None:
+    result = run_probe(dataset, settings("knn", split="folds3"), tmp_path / "run")
+    test = result.predictions().test().frame
+    assert sorted(test["image_id"]) == sorted(dataset.image_ids)
+    assert result.metrics["folds"] == 3
+
+
+@pytest.mark.parametrize("kind", ["knn", "linear", "mlp", "fusion", "questionnaire", "majority"])
+def test_the_same_seed_gives_the_same_bits_and_permuted_test_labels_change_no_choice(
+    dataset: Dataset, tmp_path: Path, kind: str
+) -> None:
+    first = run_probe(dataset, settings(kind), tmp_path / "a")
+    again = run_probe(dataset, settings(kind), tmp_path / "b")
+    pd.testing.assert_frame_equal(first.predictions().frame, again.predictions().frame, check_exact=True)
+    folder = tmp_path / "permuted"
+    shutil.copytree(dataset.folder, folder)
+    manifest = dataset.manifest.copy()
+    target = dataset.card.target().column
+    rows = np.isin(dataset.image_ids, dataset.read_split("main").query("split == 'test'")["image_id"])
+    manifest.loc[rows, target] = np.roll(manifest.loc[rows, target].to_numpy(), 1)
+    other = run_probe(Dataset.write(folder, manifest, dataset.card), settings(kind), tmp_path / "c")
+    columns = [name for name in first.predictions().frame if name != "label"]
+    pd.testing.assert_frame_equal(
+        first.predictions().frame[columns], other.predictions().frame[columns], check_exact=True
+    )
+    assert first.val_score == other.val_score
+
+
+def test_a_finished_run_is_not_repeated_and_an_interrupted_one_goes_on(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run_probe(dataset, settings("linear", split="folds3"), tmp_path / "whole")
+    real, calls = module._fit_fold, []
+
+    def stop_after_one(*arguments: object) -> None:
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        real(*arguments)
+
+    monkeypatch.setattr(module, "_fit_fold", stop_after_one)
+    with pytest.raises(KeyboardInterrupt):
+        run_probe(dataset, settings("linear", split="folds3"), tmp_path / "run")
+    fitted: list[object] = []
+    monkeypatch.setattr(module, "_fit_fold", lambda *arguments: (fitted.append(1), real(*arguments)))
+    result = run_probe(dataset, settings("linear", split="folds3"), tmp_path / "run")
+    assert len(fitted) == 2
+    pd.testing.assert_frame_equal(whole.predictions().frame, result.predictions().frame, check_exact=True)
+    run_probe(dataset, settings("linear", split="folds3"), tmp_path / "run")
+    assert len(fitted) == 2
+
+
+def test_another_config_or_other_data_in_the_same_folder_is_refused(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_probe(dataset, settings("majority"), tmp_path / "run")
+    with pytest.raises(InputError, match="differs in seed"):
+        run_probe(dataset, settings("majority", seed=1), tmp_path / "run")
+    (tmp_path / "run" / "done.json").unlink()
+    monkeypatch.setattr(Dataset, "fingerprint", "other")
+    with pytest.raises(InputError, match="begun with other data"):
+        run_probe(dataset, settings("majority"), tmp_path / "run")
+
+
+def test_caps_limit_every_class_and_are_drawn_by_seed(dataset: Dataset, tmp_path: Path) -> None:
+    run_probe(dataset, settings("linear", max_train_per_class=4, max_val_per_class=2), tmp_path / "run")
+    model = json.loads(next((tmp_path / "run").rglob("model.json")).read_text())
+    labels = pd.Series(dataset.labels(), index=dataset.image_ids)
+    split = dataset.read_split("main").set_index("image_id")["split"]
+    expected = labels[split == "train"].value_counts().clip(upper=4).sum()
+    assert model["report"]["n_train"] == expected
+    assert model["report"]["n_val"] == labels[split == "val"].value_counts().clip(upper=2).sum()
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"head": "linear"}, "needs --encoder"),
+        ({"head": "majority", "encoder": "histogram"}, "looks at no photo"),
+        ({"head": "majority", "split": "nowhere"}, "no split 'nowhere'"),
+        ({"head": "majority", "target": "colour"}, "colour"),
+        ({"head": "questionnaire", "include_columns": ("shoe_size",)}, "no questionnaire column"),
+    ],
+)
+def test_a_wrong_turn_says_what_is_right(dataset: Dataset, tmp_path: Path, fields: dict, expected: str) -> None:
+    with pytest.raises(InputError, match=expected):
+        run_probe(dataset, ProbeSettings.model_validate(fields), tmp_path / "run")
+
+
+def test_a_setting_of_another_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no setting 'C'"):
+        HeadConfig(kind="knn", C=(1.0,))
+
+
+def test_a_saved_probe_predicts_what_it_predicted_and_marks_what_it_has_seen(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    result = run_probe(dataset, settings("fusion"), tmp_path / "run")
+    probabilities, seen = FittedProbe.open(tmp_path / "run").predict(dataset, embed(dataset, "histogram"))
+    test = result.predictions().test()
+    rows = pd.Index(dataset.image_ids).get_indexer(test.frame["image_id"])
+    np.testing.assert_allclose(probabilities[rows], test.probabilities(), atol=1e-6)
+    split = dataset.read_split("main")["split"].to_numpy()
+    assert not seen[split == "test"].any()
+    assert seen[split == "train"].all()
+
+
+def test_a_declared_proxy_is_no_input_unless_waived(clinic: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "clinic"
+    shutil.copytree(clinic, folder)
+    dataset = Dataset.open(folder)
+    column = dataset.card.metadata[0].column
+    dataset = Dataset.write(folder, dataset.manifest, dataset.card.model_copy(update={"label_proxies": (column,)}))
+    run_probe(dataset, settings("questionnaire"), tmp_path / "a")
+    plan = json.loads(next((tmp_path / "a").rglob("questionnaire.json")).read_text())["plan"]
+    assert column not in [item["column"] for item in plan]
+    with pytest.raises(InputError, match=f"--waive proxy:{column}"):
+        run_probe(dataset, settings("questionnaire", include_columns=(column,)), tmp_path / "b")
+    waived = settings("questionnaire", include_columns=(column,), waive=(f"proxy:{column}",))
+    assert f"waived: proxy:{column}" in run_probe(dataset, waived, tmp_path / "c").warnings
