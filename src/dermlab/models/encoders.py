@@ -194,13 +194,24 @@ def identify_encoder(
     The answer is remembered for the weights file's path, size and time of change, and the libraries' versions. The
     arguments and errors are those of :func:`create_encoder`.
     """
+    known = recall_encoder(name, seed=seed, size_px=size_px, fit=fit)
+    return known or create_encoder(name, seed=seed, size_px=size_px, fit=fit)[0].identity
+
+
+def recall_encoder(
+    name: str, *, seed: int = 0, size_px: int | None = None, fit: str | None = None
+) -> EncoderIdentity | None:
+    """Return an encoder's identity where it is remembered, else None; the network is never built.
+
+    The weights are looked for, and fetched where they are not here, as :func:`create_encoder` does.
+    """
     parsed = _parse(name)
     source = _locate(parsed)
     memo = _memo_file(parsed, source, seed, size_px, fit)
     try:
         identity = EncoderIdentity.from_dict(json.loads(memo.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, KeyError, InputError):
-        return create_encoder(name, seed=seed, size_px=size_px, fit=fit)[0].identity
+        return None
     card, lineage = _licence(parsed, source)
     return replace(identity, licence_card=card, lineage=lineage)
 

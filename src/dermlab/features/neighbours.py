@@ -1,0 +1,116 @@
+"""The nearest neighbours of vectors in a bank: exact, in blocks, ties in the order of the bank."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from dermlab.core.errors import InputError
+
+QUERY_BLOCK = 2048
+FIRST_BLOCK = 1024
+
+
+def nearest(
+    queries: np.ndarray,
+    bank: np.ndarray,
+    k: int,
+    *,
+    metric: Literal["cosine", "euclidean"] = "cosine",
+    block: int = 16_384,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the ``k`` nearest rows of ``bank`` for each query, best first; among equals the earlier row is first.
+
+    All similarities are computed, but never all kept: a block of the bank at a time is multiplied, and only what beats
+    a query's k-th best so far is looked at again. After the first blocks that is nearly nothing, so the search costs
+    little more than the multiplication.
+
+    Args:
+        queries: (Q, D) floating.
+        bank: (N, D) floating.
+        k: how many, at most N.
+        metric: ``"cosine"`` (a vector of zeros is like nothing, similarity 0) or ``"euclidean"``.
+        block: rows of the bank multiplied at a time; with Q ≤ 2,048 that takes ``8 kB × block`` of memory.
+
+    Returns:
+        Similarities (Q, k) float32, which for ``"euclidean"`` are negative distances, and row numbers (Q, k) int64.
+
+    Raises:
+        InputError: shapes that do not fit, ``k`` out of range, or values that are not finite.
+    """
+    queries, bank = np.asarray(queries, np.float32), np.asarray(bank, np.float32)
+    if queries.ndim != 2 or bank.ndim != 2 or queries.shape[1] != bank.shape[1]:
+        raise InputError(f"nearest: queries {queries.shape} and bank {bank.shape} must be (Q, D) and (N, D)")
+    if metric not in ("cosine", "euclidean"):
+        raise InputError(f"nearest: metric {metric!r} is not one of cosine, euclidean")
+    if not 1 <= k <= len(bank):
+        raise InputError(f"nearest: k is {k}, but must be from 1 to the {len(bank)} rows of the bank")
+    similarity = np.empty((len(queries), k), np.float32)
+    index = np.empty((len(queries), k), np.int64)
+    with torch.inference_mode():
+        for start in range(0, len(queries), QUERY_BLOCK):
+            part = slice(start, start + QUERY_BLOCK)
+            similarity[part], index[part] = _search(torch.from_numpy(queries[part]), bank, k, metric, block)
+    if not np.isfinite(similarity).all():
+        raise InputError("nearest: queries or bank hold values that are not finite")
+    return similarity, index
+
+
+def _search(queries: torch.Tensor, bank: np.ndarray, k: int, metric: str, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Search the whole bank for one block of queries."""
+    cosine = metric == "cosine"
+    # Euclidean order is that of 2 q·b − |b|²; its rounding is mended below.
+    left = torch.nn.functional.normalize(queries, dim=1) if cosine else 2 * queries
+    best = torch.empty((len(queries), 0))
+    index = torch.empty((len(queries), 0), dtype=torch.int64)
+    buffer = torch.empty(len(queries) * min(max(block, k), len(bank)))
+    start, size = 0, max(FIRST_BLOCK, k)
+    while start < len(bank):
+        rows = torch.from_numpy(bank[start : start + size])
+        scores = buffer[: len(queries) * len(rows)].view(len(queries), len(rows))
+        if cosine:
+            torch.mm(left, torch.nn.functional.normalize(rows, dim=1).T, out=scores)
+        else:
+            torch.addmm(-rows.square().sum(dim=1), left, rows.T, out=scores)
+        best, index = _merge(best, index, scores, start, k)
+        start += len(rows)
+        # Blocks that double keep the candidates of each block at about k a query.
+        size = min(2 * size, max(block, k))
+    if cosine:
+        return best.numpy(), index.numpy()
+    return _exact_distances(queries.numpy(), bank, index.numpy())
+
+
+def _merge(
+    best: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, start: int, k: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Merge a block's scores into the best so far: both stay sorted, equals in the order of the bank."""
+    if best.shape[1] < k:
+        merged = torch.cat([best, scores], dim=1)
+        numbers = torch.arange(start, start + scores.shape[1]).expand(len(scores), -1)
+        candidates = torch.cat([index, numbers], dim=1)
+    else:
+        # A score that only equals the k-th best comes later in the bank, so it does not displace it.
+        query, column = (scores > best[:, -1:]).nonzero(as_tuple=True)
+        if not len(query):
+            return best, index
+        counts = torch.bincount(query, minlength=len(scores))
+        place = torch.arange(len(query)) - (counts.cumsum(0) - counts)[query]
+        width = int(counts.max())
+        merged = torch.cat([best, torch.full((len(scores), width), -torch.inf)], dim=1)
+        candidates = torch.cat([index, torch.zeros((len(scores), width), dtype=torch.int64)], dim=1)
+        merged[query, k + place] = scores[query, column]
+        candidates[query, k + place] = column + start
+    merged, order = torch.sort(merged, dim=1, descending=True, stable=True)
+    return merged[:, :k].contiguous(), candidates.gather(1, order[:, :k])
+
+
+def _exact_distances(queries: np.ndarray, bank: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return negative distances from the differences themselves, free of cancellation, and the order they give."""
+    similarity = np.stack(
+        [-np.linalg.norm(bank[chosen] - query, axis=1) for query, chosen in zip(queries, index, strict=True)]
+    )
+    order = np.lexsort((index, -similarity), axis=1)
+    return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(index, order, axis=1)
