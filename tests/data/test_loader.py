@@ -65,6 +65,36 @@ def test_half_precision_is_the_rounded_float32(dtype):
     assert half.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_half_precision_batches_are_the_rounded_float32_ones(opened):
+    for pixels, augmentation in ((opened[0], None), (opened[1], Augmentation(size_px=24))):
+        options = {"mean": MEAN, "std": STD, "augment": augmentation}
+        full = next(batches(pixels, range(9), 9, **options))[0]
+        half = next(batches(pixels, range(9), 9, dtype=torch.bfloat16, **options))[0]
+        assert torch.equal(half, full.bfloat16())
+        assert half.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_way_to_another_device_gives_the_same_numbers(opened):
+    # What a GPU would get: uint8 pixels that are normalised where they arrive.
+    images = opened[0].images(range(5))
+    made = loader._as_pixels(images, None, torch.empty((5, 32, 32, 3), dtype=torch.uint8))
+    arrived, _, _ = loader._upload(made, np.arange(5), Normalise(MEAN, STD), None)
+    assert torch.equal(arrived, next(batches(opened[0], range(5), 5, mean=MEAN, std=STD))[0])
+    short = opened[1].images(range(5))
+    augmentation = Augmentation(size_px=24, rotation_degrees=10)
+    views = draw(augmentation, np.array([image.shape[:2] for image in short]), np.arange(5), seed=0, epoch=0)
+    made = loader._as_pixels(short, views, torch.empty((5, 24, 24, 3), dtype=torch.uint8))
+    arrived, _, _ = loader._upload(made, np.arange(5), Normalise(MEAN, STD), None)
+    exact = next(batches(opened[1], range(5), 5, mean=MEAN, std=STD, augment=augmentation))[0]
+    assert (arrived - exact).abs().max() <= 1.01 / 255 / min(STD)
+
+
+def test_the_callers_own_threads_are_left_alone(opened):
+    before = torch.get_num_threads()
+    list(batches(opened[0], range(10), 4, mean=MEAN, std=STD))
+    assert torch.get_num_threads() == before
+
+
 def test_normalising_leaves_uint8_pixels_alone():
     pixels = torch.full((1, 2, 2, 3), 7, dtype=torch.uint8)
     Normalise(MEAN, STD)(pixels)
@@ -82,7 +112,9 @@ def test_augmented_batches_are_the_views_drawn_for_each_photo(opened):
             views = draw(augmentation, np.array([image.shape[:2]]), np.array([index]), seed=4, epoch=3)
             out = np.empty((24, 24, 3), np.float32)
             render(image, views, 0, out)
-            assert torch.equal(tensor, normalise(torch.from_numpy(out)[None])[0])
+            values = torch.from_numpy(out)
+            normalise.in_place(values)
+            assert torch.equal(tensor, values.permute(2, 0, 1))
 
 
 def test_threads_batch_size_and_prefetch_change_no_bit(opened):
@@ -145,13 +177,15 @@ def test_a_fault_in_a_thread_reaches_the_loop(opened, monkeypatch):
     def broken(*arguments: object, **options: object) -> None:
         raise RuntimeError("on purpose")
 
-    monkeypatch.setattr(loader, "_plain", broken)
+    monkeypatch.setattr(loader, "_as_numbers", broken)
     with pytest.raises(RuntimeError, match="on purpose"):
         list(batches(opened[0], range(4), 2, mean=MEAN, std=STD))
 
 
 def test_no_photos_are_no_batches_and_no_size_is_a_fault(opened):
     assert list(batches(opened[0], [], 4, mean=MEAN, std=STD)) == []
+    with pytest.raises(ValueError, match="short"):
+        next(batches(opened[1], [0], 4, mean=MEAN, std=STD))
     with pytest.raises(ValueError, match="batch_size"):
         next(batches(opened[0], [0], 0, mean=MEAN, std=STD))
 

@@ -66,7 +66,7 @@ def test_a_malformed_table_is_one_line_with_its_row(tmp_path, text, message):
 def test_trailing_delimiters_and_index_columns_are_forgiven(tmp_path):
     table = read_table(write(tmp_path, ",file,dx,\n0,a.jpg,mel,\n1,b.jpg,nv,,\n"))
     assert table.columns == ["file", "dx"]
-    assert table.notes == ("1 columns of t.csv without a name were left out",)
+    assert table.notes == ("columns of t.csv without a name were left out",)
     assert table.lines.tolist() == [2, 3]
 
 

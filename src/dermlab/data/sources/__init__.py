@@ -70,25 +70,25 @@ class SourceData:
     notes: tuple[str, ...] = ()
 
 
-def read_source(name: str, path: str | Path, **options: Any) -> SourceData:
+def read_source(source: str, path: str | Path, /, **options: Any) -> SourceData:
     """Read a source by its name.
 
     Args:
-        name: one of :data:`SOURCES`.
+        source: one of :data:`SOURCES`.
         path: where it lies.
         options: the options of that source's ``read``.
 
     Raises:
         InputError: no such source, an option that it does not take, or unusable input.
     """
-    if name not in SOURCES:
-        near = difflib.get_close_matches(name, SOURCES, n=1)
+    if source not in SOURCES:
+        near = difflib.get_close_matches(source, SOURCES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"no source {name!r}{hint}; there are {', '.join(SOURCES)}")
-    read = importlib.import_module(SOURCES[name]).read
+        raise InputError(f"no source {source!r}{hint}; there are {', '.join(SOURCES)}")
+    read = importlib.import_module(SOURCES[source]).read
     known = list(inspect.signature(read).parameters)[1:]
     for option in options:
         if option not in known:
             takes = ", ".join(f"--{word}" for word in known)
-            raise InputError(f"the source {name!r} takes no --{option}; it takes {takes}")
+            raise InputError(f"the source {source!r} takes no --{option}; it takes {takes}")
     return read(Path(path).expanduser(), **options)

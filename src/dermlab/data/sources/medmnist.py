@@ -5,7 +5,9 @@ Classes, task and licence come from the package ``medmnist``, which also downloa
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +64,11 @@ def read(path: Path, *, size: int | None = None, name: str | None = None) -> Sou
 
 
 def _info() -> dict[str, Any]:
-    try:
-        from medmnist.info import INFO
-    except ImportError:
-        raise MissingExtraError("the source medmnist", "medmnist", "medmnist") from None
-    return INFO
+    # The package's own import loads torch and torchvision; its table of contents is one plain file.
+    package = importlib.util.find_spec("medmnist")
+    if package is None or not package.submodule_search_locations:
+        raise MissingExtraError("the source medmnist", "medmnist", "medmnist")
+    return runpy.run_path(str(Path(package.submodule_search_locations[0]) / "info.py"))["INFO"]
 
 
 def _flag_and_size(path: Path, info: dict[str, Any]) -> tuple[str, int | None]:

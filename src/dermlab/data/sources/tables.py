@@ -175,7 +175,7 @@ def _read_text(path: Path, delimiter: str | None, encoding: str | None) -> Table
         if names.count(name) > 1:
             raise InputError.at(path, "stands twice in the header", row=1, column=name)
     if unnamed and len(frame) and frame[unnamed].apply(lambda column: column.str.strip() != "").any().any():
-        notes = (*notes, f"{len(unnamed)} columns of {path.name} without a name were left out")
+        notes = (*notes, f"columns of {path.name} without a name were left out")
     frame = frame[[k for k, _ in named]] if len(frame) else pd.DataFrame(columns=range(len(names)), dtype=TEXT)
     frame.columns = pd.Index(names)
     return Table(path, frame, np.array(lines, dtype=np.int64), notes)
@@ -276,6 +276,8 @@ def infer_kind(values: pd.Series) -> ColumnKind:
     if present.str.fullmatch(_DATE.pattern).all():
         return "date"
     n = len(levels)
+    if n > 0.5 * len(present) and present.str.count(r"\s").mean() >= 2:  # sentences
+        return "text"
     if n > _MAX_LEVELS or (n > 20 and n > 0.05 * len(present)) or (len(present) >= 10 and n > 0.5 * len(present)):
         return "text"
     return "categorical"
