@@ -80,10 +80,11 @@ def compare_predictions(
     pairs = list(itertools.combinations(models, 2))
     group_by = _group_column(tables)
     tests = _tests(pairs, wanted, n_permutations, seed, group_by)
+    discordant = [_discordant(a.found, b.found) for a, b in pairs]
     result = []
     for name in wanted:
         ps = [tests[a.name, b.name, name][0] for a, b in pairs]
-        for (a, b), p, adjusted in zip(pairs, ps, holm(ps), strict=True):
+        for (a, b), counts, p, adjusted in zip(pairs, discordant, ps, holm(ps), strict=True):
             entry = _entry(a, b, name, group_by, method, level)
             difference = a.values[name] - b.values[name]
             better = A_BETTER if (difference > 0) == metric(name).higher_is_better else B_BETTER
@@ -92,7 +93,7 @@ def compare_predictions(
                 "p": _number(p),
                 "p_adjusted": _number(adjusted),
                 "test": tests[a.name, b.name, name][1],
-                "discordant": _discordant(a.found, b.found),
+                "discordant": counts,
                 "verdict": better if significant else NEITHER,
             }
             if margin is not None:
@@ -225,7 +226,7 @@ def _class_influence(cases: Cases, code: int) -> np.ndarray | None:
         # The share of the other side that a case is placed above, ties counting one half.
         placed = (ranks_of_all[own] - rankdata(scores[own])) / len(other)
         deviation = np.bincount(cases.group[own], weights=sign * (placed - placed.mean()), minlength=cases.n_groups)
-        holders = len(np.unique(cases.group[own]))
+        holders = np.count_nonzero(np.bincount(cases.group[own]))
         if holders > 1:
             result += deviation / len(own) * np.sqrt(holders / (holders - 1))
     return result
@@ -268,15 +269,19 @@ def _tests(
     result: dict[tuple[str, str, str], tuple[float, str]] = {}
     swapped: list[tuple[_Model, _Model]] = []
     permuted = [name for name in names if metric(name).family in PERMUTED]
+    areas = [name for name in names if name.startswith("auroc")]
+    # Once a model, not once a pair: each needs every class sorted.
+    models = {model.name: model for model in itertools.chain.from_iterable(pairs)}
+    influence = {
+        key: {name: auroc_influence(model.found.sets, name) for name in areas} for key, model in models.items()
+    }
     for a, b in pairs:
         same = _same_sets(a.found, b.found)
         for name in names:
             if name == "top1" and same and not clustered and len(a.found.sets) == 1:
-                right, wrong = _discordant(a.found, b.found)
-                result[a.name, b.name, name] = mcnemar(right, wrong), "exact McNemar"
-            elif metric(name).family == "ranking" and name.startswith("auroc"):
-                influence = auroc_influence(a.found.sets, name) - auroc_influence(b.found.sets, name)
-                p = delong(a.values[name] - b.values[name], influence)
+                result[a.name, b.name, name] = mcnemar(*_discordant(a.found, b.found)), "exact McNemar"
+            elif name in areas:
+                p = delong(a.values[name] - b.values[name], influence[a.name][name] - influence[b.name][name])
                 result[a.name, b.name, name] = p, f"DeLong{' clustered' if clustered else ''}{within}"
             elif name not in permuted or not same:
                 p = bootstrap_p(a.draws[name] - b.draws[name], len(a.found.groups))
@@ -285,9 +290,7 @@ def _tests(
             swapped.append((a, b))
     todo = [name for name in permuted if any((a.name, b.name, name) not in result for a, b in swapped)]
     if swapped and todo:
-        evaluations = {
-            model.name: Evaluation(model.found.sets, todo) for model in itertools.chain.from_iterable(swapped)
-        }
+        evaluations = {key: Evaluation(model.found.sets, todo) for key, model in models.items()}
         found = permutation_test(
             [(evaluations[a.name], evaluations[b.name]) for a, b in swapped],
             todo,
