@@ -414,8 +414,12 @@ class RecordStore:
         Raises:
             KeyError: the row was dropped, is corrupt, or its shard is gone; the key's row is -1 from now on.
         """
-        self._demand(np.array([row], np.int64))
-        return self._view(int(row))
+        return self.views(np.array([row], np.int64))[0]
+
+    def views(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return the records of rows, of any shapes, as :meth:`get` does."""
+        self._demand(np.asarray(rows, np.int64))
+        return [self._view(int(row)) for row in rows]
 
     def gather(self, rows: np.ndarray, out: np.ndarray | None = None, *, copy: bool = True) -> np.ndarray:
         """Stack records of one shape into an array (B, *shape).

@@ -9,23 +9,25 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
+import threadpoolctl
 import torch
 
 from dermlab.core.randomness import generator
-from dermlab.data.augment import Augmentation, draw, render
+from dermlab.data.augment import Augmentation, Views, draw, render
 from dermlab.data.decode import available_cores
 from dermlab.data.pixel_cache import Pixels
 
 
 class Normalise:
-    """Turns a batch of pixels into what a network takes: ``(pixels / 255 - mean) / std`` by one scale and one bias.
+    """Turns pixels into what a network takes: ``(pixels / 255 - mean) / std`` by one scale and one bias, in float32.
 
     Args:
         mean: of the three channels, in the range 0 to 1.
         std: of the three channels, in the range 0 to 1.
-        dtype: of the result; the arithmetic is float32 whatever it is.
+        dtype: of the result.
         device: where the arithmetic happens; a batch moves there as uint8 first, a quarter of the bytes.
     """
 
@@ -44,14 +46,17 @@ class Normalise:
         self._bias = (-mean64 / std64).float().to(self.device)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return (B, 3, H, W) in channels-last memory from (B, H, W, 3) uint8, or float32 pixels, which are reused."""
-        batch, height, width, _ = pixels.shape
-        pixels = pixels.to(self.device, non_blocking=True)
+        """Return (B, 3, H, W) in channels-last memory from (B, H, W, 3) uint8."""
+        values = pixels.to(self.device, non_blocking=True).to(torch.float32)
+        self.in_place(values)
+        return values.to(self.dtype).permute(0, 3, 1, 2)
+
+    def in_place(self, values: torch.Tensor) -> None:
+        """Normalise contiguous float32 pixels (..., W, 3) where they lie."""
+        width = values.shape[-2]
         # Rows of width × 3 numbers keep the inner loop long; three numbers at a time it is five times slower.
-        rows = pixels.reshape(batch * height, width * 3)
-        values = rows if rows.dtype == torch.float32 else rows.to(torch.float32)
-        torch.addcmul(self._bias.repeat(width), values, self._scale.repeat(width), out=values)
-        return values.to(self.dtype).view(batch, height, width, 3).permute(0, 3, 1, 2)
+        rows = values.view(-1, width * 3)
+        torch.addcmul(self._bias.repeat(width), rows, self._scale.repeat(width), out=rows)
 
 
 def batches(
@@ -92,18 +97,29 @@ def batches(
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+    if augment is None and pixels.recipe.fit == "short":
+        raise ValueError("photos of a 'short' recipe differ in shape: batches of them need an augmentation")
     indices = np.asarray(indices, np.int64)
-    device = torch.device(device)
     normalise = Normalise(mean, std, dtype=dtype, device=device)
+    device = normalise.device
     threads = threads or available_cores()
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def make(chosen: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        if augment is None:
-            return _plain(pixels, chosen, pinned=stream is not None)
-        return _augmented(pixels, chosen, augment, seed=seed, epoch=epoch, pinned=stream is not None)
+        images, chosen = _without_failures(pixels, chosen)
+        views = None
+        if augment is not None and images:
+            sizes = np.array([image.shape[:2] for image in images])
+            views = draw(augment, sizes, chosen, seed=seed, epoch=epoch)
+        size = pixels.recipe.size_px if augment is None else augment.size_px
+        shape = (len(images), size, size, 3)
+        if device.type != "cpu":
+            return _as_pixels(
+                images, views, torch.empty(shape, dtype=torch.uint8, pin_memory=stream is not None)
+            ), chosen
+        return _as_numbers(images, views, torch.empty(shape, dtype=dtype), normalise), chosen
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="dermlab-batches")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="dermlab-batches", initializer=_one_core_each)
     waiting: deque[Future[tuple[torch.Tensor, np.ndarray]]] = deque()
     starts = iter(range(0, len(indices), batch_size))
 
@@ -140,39 +156,58 @@ def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(n)
 
 
+def _without_failures(pixels: Pixels, chosen: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    images = pixels.images(chosen)
+    if not pixels.failures:
+        return images, chosen
+    good = [index not in pixels.failures for index in chosen.tolist()]
+    return [image for image, is_good in zip(images, good, strict=True) if is_good], chosen[good]
+
+
+def _as_pixels(images: list[np.ndarray], views: Views | None, made: torch.Tensor) -> torch.Tensor:
+    """Fill a uint8 batch (B, S, S, 3), to be normalised on its device."""
+    for place, (image, out) in enumerate(zip(images, made.numpy(), strict=True)):
+        if views is None:
+            out[...] = image
+        else:
+            render(image, views, place, out)
+    return made
+
+
+def _as_numbers(
+    images: list[np.ndarray], views: Views | None, made: torch.Tensor, normalise: Normalise
+) -> torch.Tensor:
+    """Fill a normalised batch photo by photo, each while it is in the core's own cache; return it as (B, 3, S, S)."""
+    scratch = torch.empty(made.shape[1:], dtype=torch.float32)
+    for place, image in enumerate(images):
+        values = made[place] if made.dtype == torch.float32 else scratch
+        if views is None:
+            values.numpy()[...] = image
+        else:
+            # float32 straight away: it spares a rounding, and OpenCV resizes it faster than uint8.
+            render(image, views, place, values.numpy())
+        normalise.in_place(values)
+        if values is scratch:
+            made[place] = scratch
+    return made.permute(0, 3, 1, 2)
+
+
 def _upload(
     made: torch.Tensor, kept: np.ndarray, normalise: Normalise, stream: torch.cuda.Stream | None
 ) -> tuple[torch.Tensor, np.ndarray, torch.cuda.Event | None]:
     """Bring a batch to its device; on CUDA without waiting, and with the event that says when it is there."""
-    if stream is None:
-        return normalise(made), kept, None
-    with torch.cuda.stream(stream):
-        return normalise(made), kept, stream.record_event()
+    if stream is not None:
+        with torch.cuda.stream(stream):
+            return normalise(made), kept, stream.record_event()
+    return (made if made.dtype != torch.uint8 else normalise(made)), kept, None
 
 
-def _plain(pixels: Pixels, chosen: np.ndarray, *, pinned: bool) -> tuple[torch.Tensor, np.ndarray]:
-    size = pixels.recipe.size_px
-    made = torch.empty((len(chosen), size, size, 3), dtype=torch.uint8, pin_memory=pinned)
-    pixels.batch(chosen, out=made.numpy())
-    return _without_failures(pixels, chosen, made)
+@cache
+def _thread_pools() -> threadpoolctl.ThreadpoolController:
+    return threadpoolctl.ThreadpoolController()  # looks through all loaded libraries: once is enough
 
 
-def _augmented(
-    pixels: Pixels, chosen: np.ndarray, augment: Augmentation, *, seed: int, epoch: int, pinned: bool
-) -> tuple[torch.Tensor, np.ndarray]:
-    images = pixels.images(chosen)
-    sizes = np.array([image.shape[:2] for image in images])
-    views = draw(augment, sizes, chosen, seed=seed, epoch=epoch)
-    # On a CPU the views stay unrounded: OpenCV resizes float32 faster, and it is what the arithmetic needs next.
-    dtype = torch.uint8 if pinned else torch.float32
-    made = torch.empty((len(chosen), augment.size_px, augment.size_px, 3), dtype=dtype, pin_memory=pinned)
-    for place, (image, out) in enumerate(zip(images, made.numpy(), strict=True)):
-        render(image, views, place, out)
-    return _without_failures(pixels, chosen, made)
-
-
-def _without_failures(pixels: Pixels, chosen: np.ndarray, made: torch.Tensor) -> tuple[torch.Tensor, np.ndarray]:
-    if not pixels.failures:
-        return made, chosen
-    good = np.array([index not in pixels.failures for index in chosen.tolist()])
-    return (made, chosen) if good.all() else (made[torch.from_numpy(good)], chosen[good])
+def _one_core_each() -> None:
+    """Keep torch's operations in this thread from spreading over the cores that the other threads and the model use."""
+    torch.get_num_threads()  # torch sets a thread's number at its first question; afterwards it stays as set here
+    _thread_pools().limit(limits=1, user_api="openmp")

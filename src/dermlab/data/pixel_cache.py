@@ -298,14 +298,13 @@ class Pixels:
         raise RuntimeError(f"{self._store.folder}: records vanish faster than they are made")
 
     def _images(self, indices: np.ndarray, rows: np.ndarray, made: dict[int, np.ndarray]) -> list[np.ndarray]:
-        images: list[np.ndarray] = []
-        for index, row in zip(indices.tolist(), rows.tolist(), strict=True):
-            if row < 0 and index not in made:
-                images.append(np.zeros((self.recipe.size_px, self.recipe.size_px, 3), np.uint8))
-                continue
-            record = self._store.get(row) if row >= 0 else made[index]
-            images.append(_from_jpeg(record) if self.recipe.codec == "jpeg95" else record)
-        return images
+        records = dict(made)
+        there = rows >= 0
+        records.update(zip(indices[there].tolist(), self._store.views(rows[there]), strict=True))
+        black = np.zeros((self.recipe.size_px, self.recipe.size_px, 3), np.uint8)
+        if self.recipe.codec == "jpeg95":
+            return [_from_jpeg(records[i]) if i in records else black for i in indices.tolist()]
+        return [records.get(i, black) for i in indices.tolist()]
 
     def fill(self, description: str = "pixels") -> None:
         """Decode and keep every photo that is not in the cache yet, with progress, and seal the shards."""
