@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,8 +39,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _quiet_progress() -> Iterator[None]:
+def _progress_speaks() -> None:
     from dermlab.core import progress
 
     progress.set_quiet(False)
-    yield

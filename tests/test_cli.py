@@ -48,7 +48,8 @@ def test_every_command_has_a_help_page_with_every_field_described(
     for name, field in verbs.config_class(verb).model_fields.items():
         assert field.description, f"{verb}.{name} has no description"
         assert name in shown or name.upper() in shown
-    assert importlib.import_module(f"dermlab.commands.{verb}").__doc__.splitlines()[0].rstrip(".") == verbs.summary(verb)
+    module = importlib.import_module(f"dermlab.commands.{verb}")
+    assert module.__doc__.splitlines()[0].rstrip(".") == verbs.summary(verb)
 
 
 @pytest.mark.parametrize("verb", sorted(verbs.VERBS))

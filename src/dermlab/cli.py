@@ -165,7 +165,9 @@ def _find(words: list[str], commands: dict[tuple[str, ...], str]) -> tuple[tuple
     raise InputError(f"dermlab: no command {words[0]!r}{hint} (see dermlab --help)")
 
 
-def parse(model: type, words: Sequence[str], *, program: str, summary: str) -> tuple[dict[str, Any], argparse.Namespace]:
+def parse(
+    model: type, words: Sequence[str], *, program: str, summary: str
+) -> tuple[dict[str, Any], argparse.Namespace]:
     """Turn words into the fields of ``model``: defaults < YAML < command line, in whatever order they are written.
 
     Returns the merged fields, not yet validated, and the options that every command takes.
@@ -176,7 +178,9 @@ def parse(model: type, words: Sequence[str], *, program: str, summary: str) -> t
     names = positional_names(model)
     parser = _Parser(prog=program, description=summary + ".", allow_abbrev=False, add_help=True)
     parser.add_argument("--config", metavar="FILE.yaml", help="YAML file with the same fields; the command line wins")
-    parser.add_argument("--print_config", "--print-config", action="store_true", help="print the resolved config and stop")
+    parser.add_argument(
+        "--print_config", "--print-config", action="store_true", help="print the resolved config and stop"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON value on standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     fields: dict[str, Any] = model.model_fields  # type: ignore[attr-defined]
@@ -195,7 +199,12 @@ def parse(model: type, words: Sequence[str], *, program: str, summary: str) -> t
             )
         else:
             parser.add_argument(
-                *flags, dest=name, action="append", default=argparse.SUPPRESS, metavar=_metavar(field), help=_help(field)
+                *flags,
+                dest=name,
+                action="append",
+                default=argparse.SUPPRESS,
+                metavar=_metavar(field),
+                help=_help(field),
             )
     plain, dotted = _take_dotted(words, fields)
     options, unknown = parser.parse_known_args(plain)
@@ -246,27 +255,26 @@ def _set(data: dict[str, Any], path: list[str], text: str) -> None:
     target: Any = data
     for here, following in zip(path[:-1], path[1:], strict=True):
         fresh: Any = [] if following.isdigit() else {}
+        key: int | str = here
         if isinstance(target, list):
-            index = _index(target, here, path)
-            if index == len(target):
+            key = _index(target, here, path)
+            if key == len(target):
                 target.append(fresh)
-            holder, key = target, index
         else:
             target.setdefault(here, fresh)
-            holder, key = target, here
-        value = holder[key]
+        value = target[key]
         if isinstance(value, str) and isinstance(fresh, dict):
             value = {"kind": value}
         elif isinstance(value, tuple):
             value = list(value)
         elif not isinstance(value, dict | list):
             value = fresh
-        holder[key] = value
+        target[key] = value
         target = value
     last = path[-1]
     if isinstance(target, list):
-        index = _index(target, last, path)
-        target[index : index + 1] = [_yaml(text)]
+        place = _index(target, last, path)
+        target[place : place + 1] = [_yaml(text)]
     else:
         target[last] = _yaml(text)
 

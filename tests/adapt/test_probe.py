@@ -39,7 +39,7 @@ def test_a_run_folder_holds_what_the_contract_names(dataset: Dataset, tmp_path: 
     frame = result.predictions().frame
     assert set(frame["split"]) == {"val", "test"}
     assert set(frame.loc[frame["split"] == "test", "image_id"]) == set(test["image_id"])
-    assert not list((tmp_path / "run").rglob("*.pkl")) and not list((tmp_path / "run").rglob("*.joblib"))
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.suffix in {".pkl", ".joblib", ".pt"}]
 
 
 def test_every_image_is_tested_once_over_the_folds(dataset: Dataset, tmp_path: Path) -> None:
@@ -136,9 +136,7 @@ def test_a_setting_of_another_head_is_refused() -> None:
         HeadConfig(kind="knn", C=(1.0,))
 
 
-def test_a_saved_probe_predicts_what_it_predicted_and_marks_what_it_has_seen(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def test_a_saved_probe_predicts_what_it_predicted_and_marks_what_it_has_seen(dataset: Dataset, tmp_path: Path) -> None:
     result = run_probe(dataset, settings("fusion"), tmp_path / "run")
     probabilities, seen = FittedProbe.open(tmp_path / "run").predict(dataset, embed(dataset, "histogram"))
     test = result.predictions().test()

@@ -22,9 +22,7 @@ def test_cuda_precision_follows_the_capability(
     assert device.resolve("cuda").precision == expected
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"), [({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), ({"avx2"}, "fp32")]
-)
+@pytest.mark.parametrize(("flags", "expected"), [({"avx512_bf16"}, "bf16"), ({"amx_bf16"}, "bf16"), ({"avx2"}, "fp32")])
 def test_cpu_precision_follows_the_instruction_set(
     monkeypatch: pytest.MonkeyPatch, flags: set[str], expected: str
 ) -> None:

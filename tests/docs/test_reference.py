@@ -31,6 +31,6 @@ def test_nothing_committed_names_this_machine_or_a_download_host() -> None:
     hosts = ["python" + "hosted", "pypi" + ".org", "/work" + "/main", "registry." + "npmjs", "deb." + "debian"]
     folders = ["src", "docs", "tests", "configs", "benchmarks"]
     files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file()]
-    files += [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".txt", ".yml"} or path.name == "Makefile"]
+    files += [path for path in ROOT.iterdir() if path.suffix in {".md", ".toml", ".txt", ".yml"}] + [ROOT / "Makefile"]
     texts = [path for path in files if path.suffix not in {".pyc", ".png", ".jpg", ".npz"}]
     assert not [path for path in texts for host in hosts if host in path.read_text(encoding="utf-8", errors="replace")]

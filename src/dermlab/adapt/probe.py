@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from dermlab.adapt.heads import make_head
-from dermlab.adapt.saving import load_head, save_head
 
 from dermlab.adapt.config import DEFAULT_SPLIT, ProbeSettings
+from dermlab.adapt.heads import make_head
+from dermlab.adapt.saving import load_head, save_head
 from dermlab.core.config import Config
 from dermlab.core.errors import InputError
 from dermlab.core.files import atomic_path, read_json, write_json
@@ -143,13 +143,14 @@ def run_probe(
     warnings = _input_warnings(inputs, features, settings)
     parts: list[pd.DataFrame] = []
     reports: list[dict[str, Any]] = []
-    folds = list(split.groupby(["repeat", "fold"], sort=True))
+    keys = split[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
+    folds = [(int(key.repeat), int(key.fold), _assignment(split, key.repeat, key.fold)) for key in keys]
     model = _model_description(dataset, settings, target, features)
     with progress(f"fit {head.kind}", len(folds), "folds") as advance:
-        for (repeat, fold), rows in folds:
+        for repeat, fold, part in folds:
             place = folder.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
             if not (place / MODEL_FILE).exists():
-                _fit_fold(inputs, settings, rows["split"].to_numpy(str), int(repeat), int(fold), dataset, place, model)
+                _fit_fold(inputs, settings, part, repeat, fold, dataset, place, model)
                 folder.log("fold", repeat=repeat, fold=fold, report=read_json(place / MODEL_FILE)["report"])
             parts.append(pd.read_parquet(place / "predictions.parquet"))
             reports.append(read_json(place / MODEL_FILE)["report"])
@@ -218,6 +219,11 @@ def read_or_make_split(dataset: Dataset, name: str, target: str, seed: int) -> p
             "('dermlab data split' makes others)"
         )
     return dataset.read_split(name)
+
+
+def _assignment(split: pd.DataFrame, repeat: int, fold: int) -> np.ndarray:
+    """Return the part of every image in one (repeat, fold), str (N,), in the manifest's order."""
+    return split.loc[(split["repeat"] == repeat) & (split["fold"] == fold), "split"].to_numpy(str)
 
 
 def _inputs(dataset: Dataset, settings: ProbeSettings, target: Target, features: Features | None) -> _Inputs:

@@ -88,7 +88,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def inside(folder: str | Path, relative: str) -> Path:
-    """Return ``folder / relative`` if it stays in ``folder`` after resolving ``..`` and links, else raise InputError."""
+    """Return ``folder / relative`` if it stays in ``folder``, ``..`` and links resolved, else raise InputError."""
     if "\x00" in relative:
         raise InputError(f"{relative!r}: a path cannot hold a zero byte")
     root = Path(folder).resolve()

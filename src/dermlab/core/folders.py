@@ -17,6 +17,6 @@ def cache_root() -> Path:
 
 
 def weights_root() -> Path:
-    """Return the folder searched first for weights: ``DERMLAB_WEIGHTS`` if set, else ``weights`` in the cache folder."""
+    """Return the folder searched first for weights: ``DERMLAB_WEIGHTS``, else ``weights`` in the cache folder."""
     chosen = os.environ.get("DERMLAB_WEIGHTS")
     return Path(chosen).expanduser() if chosen else cache_root() / "weights"

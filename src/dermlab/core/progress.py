@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def progress(description: str, total: int | None, unit: str = "images") -> Itera
     """
     global _bar_active
     if _quiet or _bar_active:  # bars do not nest: the outer one tells how far the work is
-        yield lambda steps=1: None
+        yield _nothing
         return
     _bar_active = True
     try:
@@ -55,8 +55,19 @@ def progress(description: str, total: int | None, unit: str = "images") -> Itera
         _bar_active = False
 
 
+def _nothing(steps: int = 1) -> None:
+    """Advance no bar."""
+
+
 def _live(description: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("{task.description}"),
@@ -104,7 +115,7 @@ def _lines(description: str, total: int | None, unit: str) -> Iterator[Callable[
 
 def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "images") -> Iterator[T]:
     """Yield ``items`` while showing :func:`progress`."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with progress(description, total, unit) as advance:
         for item in items:

@@ -47,7 +47,7 @@ class RunFolder:
             if (path / CONFIG_FILE).exists():
                 stored = read_yaml(path / CONFIG_FILE)
                 if hash_json(stored) != hash_json(record):
-                    differing = _differences(stored.get("config", {}), record["config"])
+                    differing = _differences(stored.get("config", {}), config.model_dump(mode="json"))
                     raise InputError(
                         f"{path}: holds a run of another config (differs in {', '.join(differing) or 'command'}); "
                         "choose another --out or delete that folder"

@@ -1,0 +1,76 @@
+"""``dermlab probe`` and ``dermlab predict`` from the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dermlab.cli import main
+from dermlab.data.dataset import Dataset
+from dermlab.evaluate.predictions import read_predictions
+
+
+@pytest.fixture(scope="module")
+def run(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("probe") / "run"
+    words = ["probe", str(clinic), "--encoder", "histogram", "--head", "linear", "--out", str(out), "--n_boot", "100"]
+    assert main(words) == 0
+    return out
+
+
+def test_probe_prints_json_with_metrics(run: Path, clinic: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["probe", str(clinic), "--encoder", "histogram", "--head", "linear", "--out", str(run), "--n_boot", "100"]
+    assert main([*words, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["metrics"]["top1"]["value"] == json.loads((run / "metrics.json").read_text())["top1"]["value"]
+
+
+def test_a_head_is_set_from_the_command_line(clinic: Path, tmp_path: Path) -> None:
+    words = ["probe", str(clinic), "--encoder", "histogram", "--out", str(tmp_path / "run"), "--n_boot", "100"]
+    assert main([*words, "--head.kind", "knn", "--head.k", "[3]"]) == 0
+    report = json.loads(next((tmp_path / "run").rglob("model.json")).read_text())
+    assert report["head"] == {**report["head"], "kind": "knn", "k": [3]}
+
+
+def test_predict_marks_parts_and_gives_the_run_s_probabilities(run: Path, clinic: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.parquet"
+    assert main(["predict", str(run), str(clinic), "--split", "main", "--out", str(out)]) == 0
+    ours = read_predictions(out).test()
+    theirs = read_predictions(run / "predictions.parquet").test()
+    order = theirs.frame.set_index("image_id").loc[ours.frame["image_id"]]
+    assert ours.probabilities() == pytest.approx(order[[f"p:{name}" for name in ours.classes]].to_numpy(), abs=1e-6)
+
+
+def test_predict_works_without_labels_and_says_so(run: Path, clinic: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "unlabelled"
+    shutil.copytree(clinic, folder)
+    dataset = Dataset.open(folder)
+    targets = {target.column for target in dataset.card.targets}
+    Dataset.write(folder, dataset.manifest.drop(columns=list(targets)), dataset.card.model_copy(update={"targets": ()}))
+    assert main(["predict", str(run), str(folder), "--out", str(tmp_path / "p.csv")]) == 0
+    assert "holds no labels" in capsys.readouterr().out
+    assert (tmp_path / "p.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["predict", "RUN", "CLINIC", "--out", "p.txt"], "must end in .parquet or .csv"),
+        (["predict", "CLINIC", "CLINIC", "--out", "p.csv"], "no finished run"),
+        (["predict", "RUN", "CLINIC", "--out", "p.csv", "--split", "folds3"], "several folds"),
+        (["probe", "CLINIC", "--encoder", "resnet5", "--out", "x"], "resnet5"),
+        (["probe", "CLINIC", "--head", "svm", "--encoder", "histogram", "--out", "x"], "head.kind"),
+        (["probe", "nowhere", "--head", "majority", "--out", "x"], "nowhere"),
+    ],
+)
+def test_a_wrong_turn_is_one_line(
+    change: list[str], expected: str, run: Path, clinic: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([{"RUN": str(run), "CLINIC": str(clinic)}.get(word, word) for word in change]) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    assert expected in error[-1]
+    assert error[-1].startswith("error: ")
