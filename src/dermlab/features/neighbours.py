@@ -66,7 +66,7 @@ def _search(queries: torch.Tensor, bank: np.ndarray, k: int, metric: str, block:
     best = torch.empty((len(queries), 0))
     index = torch.empty((len(queries), 0), dtype=torch.int64)
     buffer = torch.empty(len(queries) * min(max(block, k), len(bank)))
-    start, size = 0, max(FIRST_BLOCK, k)
+    start, size = 0, max(min(FIRST_BLOCK, block), k)
     while start < len(bank):
         rows = torch.from_numpy(bank[start : start + size])
         scores = buffer[: len(queries) * len(rows)].view(len(queries), len(rows))
@@ -87,10 +87,9 @@ def _merge(
     best: torch.Tensor, index: torch.Tensor, scores: torch.Tensor, start: int, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Merge a block's scores into the best so far: both stay sorted, equals in the order of the bank."""
-    if best.shape[1] < k:
-        merged = torch.cat([best, scores], dim=1)
-        numbers = torch.arange(start, start + scores.shape[1]).expand(len(scores), -1)
-        candidates = torch.cat([index, numbers], dim=1)
+    if not best.shape[1]:  # the first block, which holds k rows at least
+        merged = scores
+        candidates = torch.arange(start, start + scores.shape[1]).expand(len(scores), -1)
     else:
         # A score that only equals the k-th best comes later in the bank, so it does not displace it.
         query, column = (scores > best[:, -1:]).nonzero(as_tuple=True)
@@ -109,8 +108,7 @@ def _merge(
 
 def _exact_distances(queries: np.ndarray, bank: np.ndarray, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return negative distances from the differences themselves, free of cancellation, and the order they give."""
-    similarity = np.stack(
-        [-np.linalg.norm(bank[chosen] - query, axis=1) for query, chosen in zip(queries, index, strict=True)]
-    )
+    doubles = queries.astype(np.float64)
+    similarity = np.stack([-np.linalg.norm(bank[near] - one, axis=1) for one, near in zip(doubles, index, strict=True)])
     order = np.lexsort((index, -similarity), axis=1)
     return np.take_along_axis(similarity, order, axis=1), np.take_along_axis(index, order, axis=1)
