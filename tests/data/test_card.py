@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 import yaml
 from pydantic import ValidationError
@@ -113,3 +116,12 @@ def test_a_broken_card_is_one_line_with_file_and_line(tmp_path):
     path.write_text(yaml.safe_dump({"targets": []}))
     with pytest.raises(InputError, match=r"card\.yaml: name: is required"):
         read_card(path)
+
+
+def test_the_card_in_the_reference_is_a_valid_one(tmp_path):
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "data_sets.md"
+    example = re.search(r"```yaml\n(name: clinic.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "card.yaml").write_text(example.group(1))
+    card = read_card(tmp_path / "card.yaml")
+    assert card.target().classes == ("BCC", "MEL", "NEV")
+    assert card.label_proxies == ("biopsed",)
