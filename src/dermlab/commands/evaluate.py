@@ -69,7 +69,7 @@ class EvaluateResult:
             shown = [words.score(recall["value"]), words.span(recall)]
             shown += [words.score(auroc["value"], "number"), words.span(auroc, "number")]
             table.append([name, words.count(found["n"]), *shown])
-        lines += aligned(table)
+        lines += [line.rstrip() for line in aligned(table)]
         interval = metrics["interval"]
         lines += ["", f"{interval['level']:.0%} intervals: {_how(metrics)}"]
         lines += [f"warning: {text}" for text in metrics["warnings"]]
