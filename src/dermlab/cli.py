@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import json
 import sys
 import types
@@ -138,7 +139,7 @@ def _overview(commands: dict[tuple[str, ...], str]) -> str:
 
 
 def _find(words: list[str], commands: dict[tuple[str, ...], str]) -> tuple[tuple[str, ...] | None, list[str]]:
-    """Split the words into a command's name and its arguments; an unknown command is one line with the nearest names."""
+    """Split the words into a command and its arguments; an unknown command is one line with the nearest names."""
     for length in (2, 1):
         name = tuple(words[:length])
         if name in commands:
@@ -253,7 +254,7 @@ def _take_dotted(words: Sequence[str], fields: dict[str, Any]) -> tuple[list[str
 def _set(data: dict[str, Any], path: list[str], text: str) -> None:
     """Set one value deep in the config; lists are indexed by number, a string shorthand becomes its ``kind``."""
     target: Any = data
-    for here, following in zip(path[:-1], path[1:], strict=True):
+    for here, following in itertools.pairwise(path):
         fresh: Any = [] if following.isdigit() else {}
         key: int | str = here
         if isinstance(target, list):
