@@ -193,7 +193,7 @@ def import_source(
     if source.official is not None:
         frame = pd.DataFrame({"image_id": dataset.image_ids, "split": source.official[usable], "fold": 0, "repeat": 0})
         dataset.write_split(OFFICIAL, frame)
-    write_text(out / QUARANTINE, pd.DataFrame(quarantined, columns=["path", "reason"]).to_csv(index=False))
+    write_text(out / QUARANTINE, pd.DataFrame(sorted(quarantined), columns=["path", "reason"]).to_csv(index=False))
     journal.compact(journal.done if jobs is None else (job.key for job in jobs))
     _warn_of_stale_splits(dataset)
     reasons = Counter(re.sub(r"\d[\d,]*", "N", reason) for _, reason in quarantined)

@@ -285,6 +285,8 @@ def _find_columns(
             columns.onehot = _onehot_columns(table, columns.used())
             if columns.onehot:
                 notes.append(f"the 0/1 columns {', '.join(columns.onehot)} are the classes of one target")
+    roles = [*columns.of.items(), *(("label", name) for name in columns.labels)]
+    notes.append("columns taken: " + ", ".join(f"{name} as {role}" for role, name in roles))
     return columns
 
 
@@ -400,7 +402,7 @@ def _add_groups(manifest: pd.DataFrame, table: Table, columns: _Columns, lesion_
     shared = int((pairs.groupby("lesion_id").size() > 1).sum())
     if lesion_ids == "per-patient" or (lesion_ids == "auto" and shared):
         # One lesion is on one patient: the same number under two is two lesions.
-        manifest["lesion_id"] = manifest["patient_id"].fillna("") + "/" + manifest["lesion_id"]
+        manifest["lesion_id"] = manifest["patient_id"] + "/" + manifest["lesion_id"]  # unknown where the patient is
         if lesion_ids == "auto":
             notes.append(
                 f"{shared:,} values of {columns.of['lesion_id']} stand under several patients: lesions are taken as "

@@ -27,6 +27,7 @@ MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "<NA>", "NULL", "null")
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".parquet", ".xlsx")
 _DELIMITERS = ",;\t|"
 _MAX_LEVELS = 200
+_CHUNK_ROWS = 20_000
 _BOOLEAN_PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"1", "0"}, {"1.0", "0.0"})
 _TRUE = frozenset({"true", "yes", "y", "t", "1", "1.0"})
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
@@ -146,39 +147,55 @@ def _read_text(path: Path, delimiter: str | None, encoding: str | None) -> Table
         if len(delimiter) != 1:
             raise InputError(f"delimiter: one character, or 'tab'; got {delimiter!r}")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
+    chunks: list[pd.DataFrame] = []
     try:
         start = 1
         for row in reader:
-            if any(value.strip() for value in row):
-                rows.append(row)
-                lines.append(start)
-            start = reader.line_num + 1
+            line, start = start, reader.line_num + 1
+            if not any(value.strip() for value in row):
+                continue
+            if not header:
+                header = [name.strip() for name in row]
+                _refuse_repeated_names(path, header)
+                continue
+            if len(row) > len(header) and not any(value.strip() for value in row[len(header) :]):
+                del row[len(header) :]
+            if len(row) != len(header):
+                raise InputError.at(path, f"has {len(row)} values where the header has {len(header)} columns", row=line)
+            rows.append(row)
+            lines.append(line)
+            if len(rows) == _CHUNK_ROWS:  # text in columns takes a tenth of the memory of text in rows
+                chunks.append(_columns_of(rows, len(header)))
+                rows = []
     except csv.Error as error:
         raise InputError.at(path, f"not a line of delimited text ({error})", row=reader.line_num) from None
-    if not rows:
+    if not header:
         raise InputError(f"{path}: the file is empty")
-    header = [name.strip() for name in rows[0]]
-    body, lines = rows[1:], lines[1:]
-    for row, line in zip(body, lines, strict=True):
-        if len(row) > len(header) and not any(value.strip() for value in row[len(header) :]):
-            del row[len(header) :]
-        if len(row) != len(header):
-            raise InputError.at(path, f"has {len(row)} values where the header has {len(header)} columns", row=line)
-    columns = dict(zip(range(len(header)), zip(*body, strict=True), strict=True)) if body else {}
-    frame = pd.DataFrame({k: pd.Series(values, dtype=TEXT) for k, values in columns.items()})
+    frame = pd.concat([*chunks, _columns_of(rows, len(header))], ignore_index=True)
     unnamed = [k for k, name in enumerate(header) if not name]
-    named = [(k, name) for k, name in enumerate(header) if name]
-    names = [name for _, name in named]
-    for name in names:
-        if names.count(name) > 1:
-            raise InputError.at(path, "stands twice in the header", row=1, column=name)
-    if unnamed and len(frame) and frame[unnamed].apply(lambda column: column.str.strip() != "").any().any():
+    if any((frame[k].str.strip() != "").any() for k in unnamed):
         notes = (*notes, f"columns of {path.name} without a name were left out")
-    frame = frame[[k for k, _ in named]] if len(frame) else pd.DataFrame(columns=range(len(names)), dtype=TEXT)
-    frame.columns = pd.Index(names)
-    return Table(path, frame, np.array(lines, dtype=np.int64), notes)
+    return Table(path, _named(frame, header), np.array(lines, dtype=np.int64), notes)
+
+
+def _columns_of(rows: list[list[str]], n_columns: int) -> pd.DataFrame:
+    return pd.DataFrame({k: pd.Series([row[k] for row in rows], dtype=TEXT) for k in range(n_columns)})
+
+
+def _refuse_repeated_names(path: Path, header: list[str]) -> None:
+    for name in header:
+        if name and header.count(name) > 1:
+            raise InputError.at(path, "stands twice in the header", row=1, column=name)
+
+
+def _named(frame: pd.DataFrame, header: list[str]) -> pd.DataFrame:
+    """Return the columns that have a name, called by it."""
+    frame = frame[[k for k, name in enumerate(header) if name]]
+    frame.columns = pd.Index([name for name in header if name])
+    return frame
 
 
 def _read_json_lines(path: Path, text: str) -> Table:
@@ -207,17 +224,13 @@ def _read_excel(path: Path) -> Table:
         rows = [list(row) for row in sheet.iter_rows(values_only=True)]
     except Exception as error:  # openpyxl raises whatever zipfile and its XML parser raise
         raise InputError(f"{path}: cannot be read as an Excel file ({first_line(error)})") from None
-    rows = [row for row in rows if any(value is not None for value in row)]
-    if not rows:
+    lines = [line for line, row in enumerate(rows, start=1) if any(value is not None for value in row)]
+    if not lines:
         raise InputError(f"{path}: the first sheet is empty")
-    header = [str(name).strip() if name is not None else "" for name in rows[0]]
-    for name in header:
-        if name and header.count(name) > 1:
-            raise InputError.at(path, "stands twice in the header", row=1, column=name)
-    frame = pd.DataFrame(rows[1:], columns=pd.Index(range(len(header))), dtype=object)
-    frame = frame[[k for k, name in enumerate(header) if name]]
-    frame.columns = pd.Index([name for name in header if name])
-    return Table(path, _as_text(frame), np.arange(len(frame)) + 2)
+    header = ["" if name is None else str(name).strip() for name in rows[lines[0] - 1]]
+    _refuse_repeated_names(path, header)
+    body = pd.DataFrame([rows[line - 1] for line in lines[1:]], columns=pd.Index(range(len(header))), dtype=object)
+    return Table(path, _as_text(_named(body, header)), np.array(lines[1:], dtype=np.int64))
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:
