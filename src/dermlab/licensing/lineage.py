@@ -9,7 +9,7 @@ from typing import Any
 from dermlab.core.config import read_yaml
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json
-from dermlab.licensing.card import LicenceCard, read_card
+from dermlab.licensing.card import QUOTE_WORDS, LicenceCard, cards, read_card
 
 # Keys under which dermlab's artefacts keep card ids.
 CARD_KEY, LINEAGE_KEY = "licence_card", "lineage"
@@ -47,7 +47,11 @@ def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
 
 def _files(path: Path) -> Iterator[Path]:
     if path.is_file():
-        yield path if path.suffix != ".parquet" else path.with_name(path.name + ".json")
+        described = path if path.suffix in (".yaml", ".yml", ".json") else path.with_name(path.name + ".json")
+        if described.is_file():
+            yield described
+        elif path.name == "model.safetensors":
+            yield from _files(path.parent)
         return
     if (path / "card.yaml").is_file():
         yield path / "card.yaml"
@@ -63,8 +67,6 @@ def _card_of(file: Path) -> LicenceCard:
     data = read_yaml(file)
     if "kind" in data:
         return read_card(file)
-    from dermlab.licensing.card import cards
-
     named = data.get(CARD_KEY)
     if named and named in cards():
         return cards()[named]
@@ -79,7 +81,15 @@ def _card_of(file: Path) -> LicenceCard:
             "source": str(data.get("source") or ""),
             "attribution": str(data.get("citation") or "") if licence and "BY" in str(licence).upper() else "",
             # Whoever made the data set folder stated the licence: it counts as said, an absent one as unknown.
-            "evidence": [{"quote": f"licence: {licence}", "address": str(file), "seen": _day(file)}] if licence else [],
+            "evidence": [
+                {
+                    "quote": " ".join(f"licence: {licence}".split()[:QUOTE_WORDS]),
+                    "address": str(file),
+                    "seen": _day(file),
+                }
+            ]
+            if licence
+            else [],
             "unverified": not licence,
         }
     )

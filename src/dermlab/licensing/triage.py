@@ -77,7 +77,7 @@ def _commercial_use(card: LicenceCard, use: str) -> Finding | None:
     answer = card.commercial_use
     if answer == "no":
         if use in SOLD:
-            return BLOCKED, f"{card.licence} forbids commercial use"
+            return BLOCKED, f"no commercial use ({card.licence})"
         return CONDITIONS, f"non-commercial only ({card.licence}): nothing made with it may be sold"
     if use not in SOLD:
         return None
@@ -90,7 +90,7 @@ def _clinical_use(card: LicenceCard, use: str) -> Finding | None:
     if use != "commercial-medical":
         return None
     if card.clinical_use == "no":
-        return BLOCKED, f"{card.licence} forbids use in the care of patients"
+        return BLOCKED, f"no use in the care of patients ({card.licence})"
     if card.clinical_use == "conditions":
         return CONDITIONS, card.conditions["clinical_use"]
     if card.clinical_use == "unknown":
@@ -101,8 +101,8 @@ def _clinical_use(card: LicenceCard, use: str) -> Finding | None:
 def _derivatives(card: LicenceCard, use: str) -> Finding | None:
     if card.derivatives == "no":
         if card.kind == "dataset" and use in SOLD:
-            return BLOCKED, f"{card.licence} forbids derivatives, and weights trained on it may be one"
-        return CONDITIONS, f"{card.licence} forbids derivatives: use it as it is, share nothing trained from it"
+            return BLOCKED, f"no derivatives ({card.licence}), and weights trained on it may be one"
+        return CONDITIONS, f"no derivatives ({card.licence}): use it as it is, share nothing trained from it"
     if use not in SOLD:
         return None
     if card.derivatives == "conditions":
@@ -270,9 +270,8 @@ def _taints(source: LicenceCard, use: str, strict: bool, path: tuple[str, ...]) 
         if source.generic and not strict:
             if use not in SOLD or rule == "verification":
                 continue
-            verdict = CONDITIONS
-            text = f"pretrained on {source.name}, a general collection ({text}): have that cleared"
-        else:
-            text = f"{source.name}: {text}"
-        found.append(Reason(f"trained_on.{rule}", verdict, text, path))
+            verdict, text = CONDITIONS, f"{text}; a general collection, so have that cleared"
+        found.append(Reason(f"trained_on.{rule}", verdict, f"{source.name}: {text}", path))
+        if source.generic and not strict:
+            break  # one condition is enough to have a general collection looked at
     return found

@@ -6,16 +6,20 @@ images into pooled vectors, with the preprocessing, the fingerprint and the lice
 
 from __future__ import annotations
 
-from dermlab.models.encoders import (
-    Encoder,
-    EncoderIdentity,
-    EncoderInfo,
-    create_encoder,
-    identify_encoder,
-    list_encoders,
-    save_encoder,
-)
-from dermlab.models.preprocess import Preprocess
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dermlab.models.encoders import (
+        Encoder,
+        EncoderIdentity,
+        EncoderInfo,
+        create_encoder,
+        identify_encoder,
+        list_encoders,
+        save_encoder,
+    )
+    from dermlab.models.preprocess import Preprocess
 
 __all__ = [
     "Encoder",
@@ -27,3 +31,11 @@ __all__ = [
     "list_encoders",
     "save_encoder",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import torch and the libraries when something of them is first asked for: names alone need neither."""
+    if name in __all__:
+        module = "preprocess" if name == "Preprocess" else "encoders"
+        return getattr(importlib.import_module(f"dermlab.models.{module}"), name)
+    raise AttributeError(f"module 'dermlab.models' has no attribute {name!r}")

