@@ -306,7 +306,7 @@ def test_opening_50_000_rows_takes_seconds_not_minutes(tmp_path):
         }
     )
     Dataset.write(tmp_path / "big", frame, Card(name="big", targets=(Target(column="dx", classes=("a", "b")),)))
-    start = time.perf_counter()
+    start = time.process_time()
     dataset = Dataset.open(tmp_path / "big")
     dataset.groups(), dataset.labels(), dataset.paths, dataset.fingerprint
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10

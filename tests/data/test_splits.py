@@ -325,9 +325,9 @@ def test_128_000_images_of_26_classes_are_split_in_seconds(tmp_path):
     rng = np.random.default_rng(0)
     counts = rng.poisson(0.12, (40_000, 26)).astype(float)
     counts = np.column_stack([counts, counts.sum(axis=1)])
-    start = time.perf_counter()
+    start = time.process_time()
     part = deal(counts, np.full(5, 0.2), rng)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
     share = np.stack([counts[part == k].sum(axis=0) for k in range(5)]) / counts.sum(axis=0)
     np.testing.assert_allclose(share, 0.2, atol=0.002)
 
