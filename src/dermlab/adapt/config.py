@@ -13,11 +13,11 @@ DEFAULT_SPLIT = "main"
 
 # Which settings beyond ``kind`` each head has.
 SETTINGS: dict[str, tuple[str, ...]] = {
-    "knn": ("k",),
-    "linear": ("C", "class_weight"),
-    "questionnaire": ("C", "class_weight"),
-    "mlp": ("hidden", "epochs", "dropout", "weight_decay", "class_weight"),
-    "fusion": ("hidden", "epochs", "dropout", "weight_decay", "class_weight"),
+    "knn": ("k", "weights", "centre", "choose_by"),
+    "linear": ("C", "class_weight", "with_questionnaire", "choose_by"),
+    "questionnaire": ("C", "class_weight", "choose_by"),
+    "mlp": ("hidden", "epochs", "dropout", "weight_decay", "n_members", "class_weight", "choose_by"),
+    "fusion": ("hidden", "epochs", "dropout", "weight_decay", "n_members", "class_weight", "choose_by"),
     "majority": (),
 }
 
@@ -27,14 +27,21 @@ class HeadConfig(Config):
 
     kind: HeadKind = Field(description="knn, linear, mlp, fusion, questionnaire or majority")
     k: tuple[int, ...] | None = Field(None, min_length=1, description="numbers of neighbours to choose from on val")
+    weights: Literal["softmax", "uniform"] | None = Field(None, description="how neighbours of knn vote")
+    centre: bool | None = Field(None, description="knn: subtract the training mean before the cosine")
     C: tuple[float, ...] | None = Field(
         None, min_length=1, description="inverse penalties of the logistic regression to choose from on val"
     )
+    with_questionnaire: bool | None = Field(None, description="linear: the encoded questionnaire beside the embedding")
     class_weight: Literal["balanced"] | None = Field(None, description="balanced weighs the classes alike in training")
     hidden: int | None = Field(None, ge=1, description="width of the hidden layer of mlp and fusion")
     epochs: int | None = Field(None, ge=1, description="most passes over the training part of mlp and fusion")
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout of mlp and fusion")
     weight_decay: float | None = Field(None, ge=0, description="weight decay of mlp and fusion")
+    n_members: int | None = Field(None, ge=1, description="networks averaged by mlp and fusion")
+    choose_by: Literal["log_loss", "top1", "balanced_accuracy", "macro_f1", "auroc"] | None = Field(
+        None, description="metric on val that chooses the head's settings; none means log_loss"
+    )
 
     @model_validator(mode="after")
     def _settings_fit_the_kind(self) -> HeadConfig:

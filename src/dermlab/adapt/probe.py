@@ -228,7 +228,7 @@ def _assignment(split: pd.DataFrame, repeat: int, fold: int) -> np.ndarray:
 
 def _inputs(dataset: Dataset, settings: ProbeSettings, target: Target, features: Features | None) -> _Inputs:
     questionnaire = None
-    if settings.head.kind in WITH_QUESTIONNAIRE:
+    if settings.head.kind in WITH_QUESTIONNAIRE or settings.head.with_questionnaire:
         proxies = set(dataset.card.label_proxies)
         for column in settings.include_columns:
             if column not in {item.column for item in dataset.card.metadata}:
@@ -301,8 +301,8 @@ def _fit_fold(
     head = make_head(
         settings.head,
         seed=_fold_seed(settings.seed, repeat, fold),
-        metric=settings.metric,
         n_embedding=None if inputs.embedding is None else inputs.embedding.shape[1],
+        blocks=None if encoder is None else encoder.blocks_,
     )
     labels = inputs.labels
     head.fit(
