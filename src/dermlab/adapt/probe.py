@@ -157,6 +157,7 @@ def run_probe(
             advance(1)
     for report in reports:
         warnings += [text for text in report["warnings"] if text not in warnings]
+    warnings += left_out_words([report["left_out"] for report in reports])
     seconds = time.monotonic() - start
     frame = pd.concat(parts, ignore_index=True)
     meta = {
@@ -338,10 +339,10 @@ def _fit_fold(
     warnings = [*report.get("warnings", []), *_prior_warning(labels, part, inputs, repeat, fold)]
     if encoder is not None:
         write_json(place / "questionnaire.json", encoder.to_dict())
-        warnings += [f"questionnaire column {name!r} is left out: {why}" for name, why in encoder.dropped_.items()]
     report |= {
         "converged": bool(report.get("converged", True)),
         "warnings": warnings,
+        "left_out": {} if encoder is None else encoder.dropped_,
         "n_train": len(train),
         "n_val": len(val),
         "fingerprint": hash_json([report, dataset.fingerprint, settings.model_dump(mode="json"), repeat, fold]),
@@ -350,6 +351,24 @@ def _fit_fold(
     groups = sorted({*inputs.groups[train].tolist(), *inputs.groups[val].tolist()})
     write_json(place / "seen.json", {"data": dataset.fingerprint, "images": seen, "groups": groups})
     write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
+
+
+def left_out_words(left_out: Sequence[dict[str, str]]) -> list[str]:
+    """Say once which questionnaire columns were left out in how many folds, and why (the first fold's reason)."""
+    folds: dict[str, int] = {}
+    reasons: dict[str, str] = {}
+    for one in left_out:
+        for column, reason in one.items():
+            folds[column] = folds.get(column, 0) + 1
+            reasons.setdefault(column, reason)
+    alike: dict[tuple[str, int], list[str]] = {}
+    for column, reason in reasons.items():
+        alike.setdefault((reason, folds[column]), []).append(column)
+    everywhere = len(left_out)
+    return [
+        f"questionnaire: {', '.join(columns)} left out{'' if n == everywhere else f' in {n} of {everywhere} folds'}: {reason}"
+        for (reason, n), columns in alike.items()
+    ]
 
 
 def assemble(
