@@ -364,11 +364,11 @@ def left_out_words(left_out: Sequence[dict[str, str]]) -> list[str]:
     alike: dict[tuple[str, int], list[str]] = {}
     for column, reason in reasons.items():
         alike.setdefault((reason, folds[column]), []).append(column)
-    everywhere = len(left_out)
-    return [
-        f"questionnaire: {', '.join(columns)} left out{'' if n == everywhere else f' in {n} of {everywhere} folds'}: {reason}"
-        for (reason, n), columns in alike.items()
-    ]
+    said = []
+    for (reason, n), columns in alike.items():
+        where = "" if n == len(left_out) else f" in {n} of {len(left_out)} folds"
+        said.append(f"questionnaire: {', '.join(columns)} left out{where}: {reason}")
+    return said
 
 
 def assemble(
