@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dermlab.bench.decision import Decision, decide, groups_needed, judge, pair_of
+from dermlab.bench.decision import Decision, Rival, decide, groups_needed, judge, pair_of
 from dermlab.bench.outcome import Outcome, choose_winner, order
 
 
@@ -45,6 +45,14 @@ def pair(a: str, b: str, difference: float, half: float, verdict: str | None = N
         "discordant": [30, 12],
         "verdict": verdict or told,
     }
+
+
+def old(difference: float, half: float) -> Rival:
+    return Rival("old", "baseline", pair("new", "old", difference, half))
+
+
+def floor(difference: float, half: float) -> Rival:
+    return Rival("histogram", "floor", pair("new", "histogram", difference, half))
 
 
 def decided(outcomes: list[Outcome], comparison: list[dict[str, Any]], **over: Any) -> Decision:
@@ -139,7 +147,7 @@ def test_an_interval_that_could_not_be_computed_cannot_tell() -> None:
 def test_the_sentences_name_winner_baseline_numbers_and_n() -> None:
     outcomes = [outcome("new", 0.7, conditions=["keep the notice"]), outcome("other", 0.6, encoder="e2")]
     comparison = [pair("new", "other", 0.02, 0.05)]
-    go = decided(outcomes, comparison, baseline="old", against_baseline=pair("new", "old", 0.07, 0.03), margin=0.02)
+    go = decided(outcomes, comparison, rival=old(0.07, 0.03), margin=0.02)
     assert go.word == "GO"
     for part in (
         "Ship new instead of old",
@@ -152,13 +160,13 @@ def test_the_sentences_name_winner_baseline_numbers_and_n() -> None:
         assert part in go.sentence
     assert go.fallback is not None
     assert go.fallback["name"] == "other"
-    assert "cannot tell it from new" in go.fallback["sentence"]
+    assert "−2.0 points (95% interval −7.0 to +3.0) against new" in go.fallback["sentence"]
     assert "1 condition" in go.change[0]
 
 
 def test_cannot_tell_says_how_many_patients_would_settle_it() -> None:
     outcomes = [outcome("new", 0.7)]
-    told = decided(outcomes, [], baseline="old", against_baseline=pair("new", "old", 0.03, 0.05), margin=0.0)
+    told = decided(outcomes, [], rival=old(0.03, 0.05), margin=0.0)
     assert told.word == "CANNOT TELL"
     assert told.fallback == {"name": "old", "sentence": "Keep old."}
     assert "About 750 patients" in told.change[0]
@@ -166,35 +174,34 @@ def test_cannot_tell_says_how_many_patients_would_settle_it() -> None:
 
 
 def test_groups_needed_gives_80_percent_power() -> None:
-    """Oracle: statsmodels' power of a z test at the number of groups returned."""
-    from statsmodels.stats.power import NormalIndPower
+    """Oracle: the power of a two-sided z test at the number of groups returned, from the normal distribution itself."""
+    from scipy.stats import norm
 
-    seen = pair("new", "old", 0.03, 0.05)
-    n = groups_needed(seen, 0.0)
+    n = groups_needed(pair("new", "old", 0.03, 0.05), 0.0)
     assert n is not None
-    deviation = 0.05 / 1.959964 * 131**0.5  # of one group's difference
-    power = NormalIndPower(ddof=0).power(0.03 / deviation, nobs1=n, alpha=0.05, ratio=0)
-    assert power == pytest.approx(0.8, abs=0.005)
+    standard_error = 0.05 / norm.ppf(0.975) * (131 / n) ** 0.5
+    effect = norm(loc=0.03 / standard_error)
+    assert effect.sf(norm.ppf(0.975)) + effect.cdf(norm.ppf(0.025)) == pytest.approx(0.8, abs=0.005)
 
 
 def test_no_number_of_patients_is_promised_where_the_difference_is_the_margin() -> None:
     assert groups_needed(pair("new", "old", 0.02, 0.05), 0.02) is None
-    told = decided(
-        [outcome("new", 0.7)], [], baseline="old", against_baseline=pair("new", "old", 0.02, 0.05), margin=0.02
-    )
+    told = decided([outcome("new", 0.7)], [], rival=old(0.02, 0.05), margin=0.02)
     assert "no realistic number" in told.change[0]
 
 
 def test_without_a_baseline_the_winner_is_held_against_the_best_floor() -> None:
-    outcomes = [outcome("new", 0.7), outcome("majority", 0.3, kind="floor"), outcome("histogram", 0.5, kind="floor")]
-    beats = decided(outcomes, [pair("histogram", "new", -0.1, 0.05)])
-    assert beats.word == "WINNER"
-    assert "beats the best floor, histogram, by 10.0 points" in beats.sentence
-    assert beats.against is not None
-    assert beats.against["difference"] == pytest.approx(0.1)
     outcomes = [outcome("new", 0.7), outcome("histogram", 0.5, kind="floor")]
-    level = decided(outcomes, [pair("new", "histogram", 0.02, 0.05)])
+    beats = decided(outcomes, [], rival=floor(0.1, 0.05))
+    assert beats.word == "WINNER"
+    assert "beats the best floor, histogram: +10.0 points (95% interval +5.0 to +15.0)" in beats.sentence
+    assert beats.against is not None
+    assert (beats.against["name"], beats.against["kind"]) == ("histogram", "floor")
+    level = decided([outcome("new", 0.7)], [], rival=floor(0.02, 0.05))
     assert "cannot tell it from a floor, histogram" in level.sentence
+    assert "patients" in level.change[0]
+    worse = decided([outcome("new", 0.7)], [], rival=floor(-0.2, 0.05))
+    assert "Do not ship it" in worse.sentence
 
 
 def test_a_floor_that_wins_is_said_to_be_one() -> None:
@@ -216,7 +223,7 @@ def test_a_better_one_that_may_not_ship_is_named() -> None:
 
 def test_data_of_unknown_terms_never_give_a_go() -> None:
     outcomes = [outcome("new", 0.7, data_verdict="unknown")]
-    decision = decided(outcomes, [], baseline="old", against_baseline=pair("new", "old", 0.2, 0.03))
+    decision = decided(outcomes, [], rival=old(0.2, 0.03))
     assert decision.word == "CANNOT TELL"
     assert "card.yaml" in decision.sentence
     assert decision.winner == "new"

@@ -18,6 +18,24 @@ HOPELESS = 50  # times the patients in hand beyond which asking for more is no a
 
 
 @dataclass(frozen=True)
+class Rival:
+    """What the winner is held against.
+
+    The comparison is one alone, planned before anything was measured: both sides were named by the config or chosen on
+    val. So nothing is corrected for.
+
+    Attributes:
+        name: the baseline's name, or that of the best floor on val.
+        kind: which of the two.
+        pair: the paired comparison on test, ``a`` the winner and ``b`` the rival.
+    """
+
+    name: str
+    kind: Literal["baseline", "floor"]
+    pair: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Decision:
     """What the bake-off says.
 
@@ -45,8 +63,8 @@ def decide(
     metric: str,
     use: str,
     group_by: str | None,
+    rival: Rival | None = None,
     baseline: str | None = None,
-    against_baseline: Mapping[str, Any] | None = None,
     margin: float = 0.0,
 ) -> Decision:
     """Put the choice into words.
@@ -62,8 +80,8 @@ def decide(
         metric: the metric that decides.
         use: the intended use.
         group_by: the column that groups are of, for the words.
-        baseline: the baseline's name.
-        against_baseline: the comparison ``a = winner``, ``b = baseline``.
+        rival: what the winner is held against: the baseline where there is one, else the best floor.
+        baseline: the baseline's name, also where nobody won.
         margin: the least difference that is worth a change, as a share (0.02 is two points).
     """
     winner = next((outcome for outcome in outcomes if outcome.winner), None)
@@ -73,25 +91,24 @@ def decide(
     measured = _measured(winner, metric, groups)
     change = _rivals(outcomes, winner, metric, use)
     fallback = _fallback(outcomes, winner, comparison, metric)
-    if baseline is None or against_baseline is None:
-        floor, versus = _best_floor(outcomes, winner, comparison, metric)
+    against = None if rival is None else {**_effect(rival.pair), "name": rival.name, "kind": rival.kind}
+    if rival is None or rival.kind == "floor":
         sentence = f"{winner.name} was best on validation among the candidates that may be used for {use}: {measured}."
-        sentence += _against_floor(winner, floor, versus, metric)
-        against = None
-        if floor is not None and versus is not None:
-            against = {**_effect(versus), "name": floor.name, "kind": "floor"}
-            if versus["verdict"] == "cannot tell apart":
-                change += _needed(versus, 0.0, groups)
+        if winner.kind == "floor":
+            sentence += " It is a floor: no candidate has been shown to add anything to it."
+        elif rival is not None:
+            sentence += _against_floor(rival, metric)
+            if rival.pair["verdict"] == "cannot tell apart":
+                change += _needed(rival.pair, 0.0, groups)
         change.append(
             "With baseline: in the config this page would say GO, NO-GO or CANNOT TELL against what you have."
         )
         return Decision("WINNER", sentence + _unknown_data(winner, use), winner.name, against, fallback, tuple(change))
 
-    pair = against_baseline
+    pair, baseline = rival.pair, rival.name
     word = judge(pair, margin)
     asked = _asked(margin, metric)
     gap = _gap(pair, metric)
-    against = {**_effect(pair), "name": baseline, "kind": "baseline"}
     if word == "GO" and winner.verdict not in MAY_SHIP:
         sentence = (
             f"{winner.name} is {asked} {baseline} ({gap}; {measured}), but it is not known to be lawful to ship it."
@@ -226,27 +243,13 @@ def _measured(winner: Outcome, metric: str, groups: str) -> str:
     return f"{label} {figure} on {n:,} {unit}{of} it had not seen"
 
 
-def _best_floor(
-    outcomes: Sequence[Outcome], winner: Outcome, comparison: Sequence[Mapping[str, Any]], metric: str
-) -> tuple[Outcome | None, dict[str, Any] | None]:
-    floors = [
-        outcome for outcome in order(outcomes) if outcome.kind == "floor" and outcome.scored and not outcome.winner
-    ]
-    if not floors:
-        return None, None
-    return floors[0], pair_of(comparison, winner.name, floors[0].name, metric)
-
-
-def _against_floor(winner: Outcome, floor: Outcome | None, pair: Mapping[str, Any] | None, metric: str) -> str:
-    if winner.kind == "floor":
-        return " It is a floor: no candidate has been shown to add anything to it."
-    if floor is None or pair is None:
-        return ""
-    if pair["verdict"] == "a better":
-        return f" It beats the best floor, {floor.name}, by {_gap(pair, metric).lstrip('+')}."
-    if pair["verdict"] == "b better":
-        return f" On test the floor {floor.name} is better: {_gap(pair, metric)}. Do not ship it."
-    return f" These data cannot tell it from a floor, {floor.name}: {_gap(pair, metric)}."
+def _against_floor(rival: Rival, metric: str) -> str:
+    gap = _gap(rival.pair, metric)
+    if rival.pair["verdict"] == "a better":
+        return f" It beats the best floor, {rival.name}: {gap}."
+    if rival.pair["verdict"] == "b better":
+        return f" On test the floor {rival.name} is better: {gap}. Do not ship it."
+    return f" These data cannot tell it from a floor, {rival.name}: {gap}, p = {words.p_value(rival.pair['p'])}."
 
 
 def _unknown_data(winner: Outcome, use: str) -> str:
@@ -306,12 +309,7 @@ def _fallback(
         return None
     chosen = others[0]
     pair = pair_of(comparison, chosen.name, winner.name, metric)
-    if pair is None:
-        told = ""
-    elif pair["verdict"] == "cannot tell apart":
-        told = f"; these data cannot tell it from {winner.name} ({_gap(pair, metric)})"
-    else:
-        told = f"; {_gap(pair, metric)} against {winner.name}"
+    told = f": {_gap(pair, metric)} against {winner.name}" if pair is not None else ""
     other = " with another encoder" if chosen.encoder != winner.encoder and chosen.encoder else ""
     conditions = f" ({words.plural(len(chosen.conditions), 'condition')} to meet)" if chosen.conditions else ""
     return {"name": chosen.name, "sentence": f"{chosen.name}{conditions}, the next best on validation{other}{told}."}

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-MAY_SHIP = ("viable", "viable with conditions")
+from dermlab.bench.terms import Terms
+from dermlab.licensing.triage import CONDITIONS, VIABLE, worst
+
+MAY_SHIP = (VIABLE, CONDITIONS)
+COSTS = ("seconds", "embed_seconds", "images_per_second", "full_seconds")
 
 
 @dataclass
@@ -31,10 +35,10 @@ class Outcome:
         conditions: what must be met to ship it.
         reasons: why the verdicts are what they are.
         weights: of an ensemble, the weight of each member.
-        cost: ``seconds, embed_seconds, images_per_second, full_seconds``.
+        cost: by the names of :data:`COSTS`; None where it was not measured.
         winner: whether it won.
         rank: 1 + the number of candidates significantly better on test.
-        details: what the report draws: ``confusion, reliability, mistakes``.
+        mistakes: the most confident mistakes on test: ``image_id, unit, label, predicted, confidence``.
     """
 
     name: str
@@ -53,16 +57,21 @@ class Outcome:
     conditions: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, float | None] = field(default_factory=dict)
+    cost: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(COSTS))
     winner: bool = False
     rank: int | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    mistakes: list[dict[str, Any]] = field(default_factory=list)
+
+    def under(self, encoder: Terms, data: Terms) -> None:
+        """Take on the terms of its encoder and of the data that it is fitted on."""
+        self.encoder_verdict, self.data_verdict = encoder.verdict, data.verdict
+        self.conditions = list(dict.fromkeys([*encoder.conditions, *data.conditions]))
+        self.reasons = list(dict.fromkeys([*encoder.reasons, *data.reasons]))
 
     @property
     def verdict(self) -> str:
         """The worse of the verdicts on its encoders and its data."""
-        order = ("viable", "viable with conditions", "unknown", "blocked")
-        return max((self.encoder_verdict, self.data_verdict), key=order.index)
+        return worst((self.encoder_verdict, self.data_verdict))
 
     @property
     def val(self) -> float:

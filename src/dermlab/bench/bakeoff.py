@@ -1,0 +1,230 @@
+"""The bake-off, top to bottom: gate, split, candidates, ensemble, winner, comparison, decision, record.
+
+``val`` chooses, ``test`` reports: what a test label could change is computed after the winner is known.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dermlab.bench.baseline import Baseline, read_baseline
+from dermlab.bench.candidates import Setting, plan, run_candidates
+from dermlab.bench.config import BakeoffConfig
+from dermlab.bench.decision import Decision, Rival, decide
+from dermlab.bench.ensemble import run_ensemble
+from dermlab.bench.outcome import Outcome, choose_winner, order
+from dermlab.bench.record import make_record, told, write_leaderboard
+from dermlab.bench.terms import data_terms
+from dermlab.core.config import write_yaml
+from dermlab.core.device import resolve
+from dermlab.core.errors import DermlabError, InputError
+from dermlab.core.files import write_json, write_text
+from dermlab.core.progress import note, warn
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermlab.audit.findings import Finding
+    from dermlab.data.dataset import Dataset
+    from dermlab.evaluate.predictions import Predictions
+
+
+@dataclass(frozen=True)
+class BakeoffResult:
+    """What a bake-off found.
+
+    Attributes:
+        folder: where everything is written.
+        outcomes: the candidates in the leaderboard's order.
+        decision: what follows.
+        metric: what chose and compared.
+        seconds: how long it took.
+    """
+
+    folder: Path
+    outcomes: tuple[Outcome, ...]
+    decision: Decision
+    metric: str
+    seconds: float
+
+    @property
+    def winner(self) -> Outcome | None:
+        """The winner, if there is one."""
+        return next((outcome for outcome in self.outcomes if outcome.winner), None)
+
+
+def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
+    """Run the candidates that are missing, choose a winner, compare all of them and write the record.
+
+    Args:
+        config: what is asked.
+        out: the bake-off's folder. What an earlier run left there is used again where it was made with the same data,
+            split, weights and settings.
+
+    Returns:
+        The outcomes in the leaderboard's order, and the decision.
+
+    Raises:
+        InputError: the data, the split, the baseline or a finding that is not waived will not do; one line says why.
+        DermlabError: no candidate has a result.
+    """
+    from dermlab.data.dataset import Dataset
+
+    started = time.monotonic()
+    out = Path(out)
+    dataset = Dataset.open(config.data)
+    target = dataset.card.target(config.target)
+    if target.kind == "multilabel":
+        raise InputError(f"target: {target.column!r} has several labels an image; heads predict one: name another")
+    _take_up(out, config)
+    split = _split(dataset, config, target.column)
+    baseline = read_baseline(config, dataset, target.column, split)
+    findings, waivers = _gate(dataset, config, target.column)
+    runtime = resolve(config.device, config.precision)
+    note(f"device: {runtime.device} in {runtime.precision} ({runtime.reason})")
+    terms = data_terms(dataset.folder, config.use)
+    setting = Setting(config, out, dataset, target.column, split, terms, runtime)
+    outcomes = run_candidates(setting, plan(config, dataset))
+    if config.ensemble:
+        outcomes += run_ensemble(setting, outcomes)
+    winner = choose_winner(outcomes)
+    if winner is not None:
+        winner.winner = True
+    outcomes = order(outcomes)
+    # From here on the choice stands, and the test part may speak.
+    note("comparing on test")
+    tables = {outcome.name: _predictions(setting, outcome) for outcome in outcomes if outcome.scored}
+    comparison = _compare(setting, outcomes, tables)
+    rival = _rival(setting, winner, outcomes, tables, baseline) if winner is not None else None
+    decision = decide(
+        outcomes,
+        comparison,
+        metric=config.metric,
+        use=config.use,
+        group_by=dataset.group_column(),
+        rival=rival,
+        baseline=baseline.name if baseline is not None else None,
+        margin=config.margin,
+    )
+    seconds = time.monotonic() - started
+    write_json(out / "comparison.json", comparison)
+    write_leaderboard(out / "leaderboard.csv", outcomes)
+    record = make_record(setting, outcomes, comparison, decision, findings, waivers, baseline, seconds)
+    write_json(out / "bakeoff.json", record)
+    if not tables:
+        raise DermlabError(f"{out}: no candidate has a result; the first error: {outcomes[0].error}")
+    return BakeoffResult(out, tuple(outcomes), decision, config.metric, seconds)
+
+
+def _take_up(out: Path, config: BakeoffConfig) -> None:
+    """Make the folder, or go on in one that holds a bake-off; anything else in it is not ours to mix with."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out must be a folder")
+    if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").exists():
+        raise InputError(f"{out}: is not empty and holds no bake-off; choose another --out")
+    write_text(out / "config.yaml", write_yaml(told(config)))
+
+
+def _split(dataset: Dataset, config: BakeoffConfig, target: str) -> pd.DataFrame:
+    """Read the split, or make and keep it: grouped, stratified, seeded."""
+    from dermlab.data.splits import split_by_folds, split_by_fraction
+
+    name = config.split_name
+    if name in dataset.split_names():
+        split = dataset.read_split(name)
+        n_folds = split["fold"].nunique()
+        if config.folds is not None and n_folds != config.folds:
+            raise InputError(f"folds: {config.folds} asked for, but split {name!r} has {n_folds}; name another split:")
+    else:
+        by = dataset.group_column()
+        if config.folds is None:
+            note(f"split {name!r}: made here, 60/20/20 by {by}, seed {config.seed}")
+            made = split_by_fraction(dataset, target=target, seed=config.seed)
+        else:
+            note(f"split {name!r}: made here, {config.folds} folds by {by}, seed {config.seed}")
+            made = split_by_folds(dataset, config.folds, n_repeats=config.repeats, target=target, seed=config.seed)
+        dataset.write_split(name, made)
+        split = dataset.read_split(name)
+    for (repeat, fold), rows in split.groupby(["repeat", "fold"], sort=True):
+        absent = [part for part in ("train", "val", "test") if part not in set(rows["split"])]
+        if absent:
+            raise InputError(
+                f"split {name!r}, repeat {repeat}, fold {fold}: has no {absent[0]} part; a bake-off fits on train, "
+                "chooses on val and reports test"
+            )
+    return split
+
+
+def _gate(dataset: Dataset, config: BakeoffConfig, target: str) -> tuple[list[Finding], list[str]]:
+    from dermlab.audit import audit, gate
+    from dermlab.audit.findings import check_waivers
+
+    check_waivers(config.waive)
+    note("checking the data")
+    findings = audit(dataset, split=config.split_name, target=target)
+    waivers = gate(findings, config.waive)
+    for line in waivers:
+        warn(line)
+    return findings, waivers
+
+
+def _predictions(setting: Setting, outcome: Outcome) -> Predictions:
+    from dermlab.evaluate.predictions import read_predictions
+
+    return read_predictions(setting.out / outcome.run)
+
+
+def _compare(setting: Setting, outcomes: Sequence[Outcome], tables: dict[str, Predictions]) -> list[dict[str, Any]]:
+    """Compare all pairs on the photos that every candidate could read, and write the ranks into the outcomes."""
+    from dermlab.evaluate.compare import compare_predictions, ranks
+
+    comparison: list[dict[str, Any]] = []
+    if len(tables) > 1:
+        readable = set.intersection(*(set(table.frame["image_id"]) for table in tables.values()))
+        comparison = compare_predictions(
+            {
+                name: table.with_frame(table.frame[table.frame["image_id"].isin(readable)].reset_index(drop=True))
+                for name, table in tables.items()
+            },
+            metrics=(setting.config.metric,),
+            n_boot=setting.config.n_boot,
+            seed=setting.config.seed,
+        )
+    placed = ranks(comparison, list(tables), setting.config.metric)
+    for outcome in outcomes:
+        outcome.rank = placed.get(outcome.name)
+    return comparison
+
+
+def _rival(
+    setting: Setting,
+    winner: Outcome,
+    outcomes: Sequence[Outcome],
+    tables: dict[str, Predictions],
+    baseline: Baseline | None,
+) -> Rival | None:
+    """Compare the winner with the baseline, else with the floor that is best on val."""
+    from dermlab.evaluate.compare import compare_predictions
+
+    ours = tables[winner.name].test()
+    floor = next((item for item in outcomes if item.kind == "floor" and item.scored and not item.winner), None)
+    if baseline is not None:
+        name, theirs = baseline.name, baseline.predictions
+    elif floor is not None:
+        name, theirs = floor.name, tables[floor.name].test()
+    else:
+        return None
+    both = set(ours.frame["image_id"]) & set(theirs.frame["image_id"])
+    cut = [table.with_frame(table.frame[table.frame["image_id"].isin(both)]) for table in (ours, theirs)]
+    (pair,) = compare_predictions(
+        {"winner": cut[0], "rival": cut[1]},
+        metrics=(setting.config.metric,),
+        n_boot=setting.config.n_boot,
+        seed=setting.config.seed,
+    )
+    kind: Literal["baseline", "floor"] = "baseline" if baseline is not None else "floor"
+    return Rival(name, kind, {**pair, "a": winner.name, "b": name})
