@@ -115,7 +115,7 @@ def test_records_of_any_shape_come_back_and_one_dtype_is_demanded(tmp_path):
 
 @pytest.mark.parametrize("shape", [(5,), (64, 96, 3)], ids=["small", "big"])
 def test_gather_agrees_with_stacking_for_every_order_and_without_copy(tmp_path, shape):
-    with RecordStore(tmp_path, shard_bytes=int(np.prod(shape)) * 10) as store:
+    with RecordStore(tmp_path, shard_bytes=records._padded(int(np.prod(shape))) * 10) as store:
         for i in range(35):
             store.append(key(i), value(i, shape))
         in_memory_too = store.gather(store.rows([key(i) for i in range(35)]))
@@ -432,11 +432,10 @@ def test_more_shards_than_a_process_may_map_at_once(tmp_path, monkeypatch):
 def test_a_million_keys_are_found_in_a_moment(tmp_path):
     rng = np.random.default_rng(0)
     raw = rng.integers(0, 256, (1_000_000, 16), dtype=np.uint8)
-    n_shards = 4
-    zeros = np.zeros(1, np.uint8)
-    for part in np.array_split(raw, n_shards):
-        digests = [row.tobytes() for row in part]
-        records._write_shard(tmp_path, digests, [zeros] * len(digests), [0] * len(digests), {})
+    for part in np.array_split(raw, 4):
+        n = len(part)
+        empty = np.empty(0, np.uint8)
+        records._write_shard(tmp_path, empty, empty.dtype, part.tobytes(), [0] * n, [0] * n, [(0,)] * n, {})
     names = [row.tobytes().hex() for row in raw]
     start = time.perf_counter()
     store = RecordStore(tmp_path)

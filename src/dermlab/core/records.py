@@ -22,7 +22,7 @@ import uuid
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -105,27 +105,60 @@ class _Shard:
         return np.array(sizes, np.int64)[self.shape_codes]
 
 
-@dataclass
 class _Unsealed:
-    """Records that are in memory only, and failures that are not on disk yet."""
+    """A shard in hand: records laid out in memory as they will lie in the file, and failures that are not on disk yet.
 
-    folder: Path
-    rows: list[int] = field(default_factory=list)
-    digests: list[bytes] = field(default_factory=list)
-    values: list[np.ndarray] = field(default_factory=list)
-    checksums: list[int] = field(default_factory=list)
-    failures: dict[str, str] = field(default_factory=dict)
-    size_bytes: int = 0
-    since: float = 0.0
+    One block of memory for all records: given back whole when the shard is sealed, where a million small ones would
+    stay with the allocator.
+    """
+
+    def __init__(self, folder: Path, capacity: int) -> None:
+        self.folder = folder
+        self.capacity = capacity
+        self.since = time.monotonic()
+        self.size_bytes = 0
+        self.rows: list[int] = []
+        self.digests: list[bytes] = []
+        self.offsets: list[int] = []
+        self.checksums: list[int] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.failures: dict[str, str] = {}
+        self._buffer: np.ndarray | None = None
+        self._dtype = np.dtype(np.uint8)
 
     def __bool__(self) -> bool:
-        return bool(self.values or self.failures)
+        return bool(self.digests or self.failures)
+
+    def has_room(self, n_bytes: int) -> bool:
+        return not self.digests or self.size_bytes + _padded(n_bytes) <= self.capacity
+
+    def add(self, row: int, digest: bytes, value: np.ndarray, checksum: int) -> np.ndarray:
+        """Take in a copy of a C-contiguous array and return the copy, read-only."""
+        padded = _padded(value.nbytes)
+        if self._buffer is None:
+            self._buffer = np.empty(max(self.capacity, padded), np.uint8)
+        start, self._dtype = self.size_bytes, value.dtype
+        self._buffer[start + value.nbytes : start + padded] = 0
+        copy = self._buffer[start : start + value.nbytes].view(value.dtype).reshape(value.shape)
+        copy[...] = value
+        copy.setflags(write=False)
+        self.rows.append(row)
+        self.digests.append(digest)
+        self.offsets.append(start)
+        self.checksums.append(checksum)
+        self.shapes.append(value.shape)
+        self.size_bytes += padded
+        return copy
 
     def seal(self) -> Path | None:
         """Write everything held to a new shard; None where there is nothing. Raises OSError where the disk refuses."""
         if not self:
             return None
-        return _write_shard(self.folder, self.digests, self.values, self.checksums, self.failures)
+        data = np.empty(0, np.uint8) if self._buffer is None else self._buffer[: self.size_bytes]
+        digests = b"".join(self.digests)
+        return _write_shard(
+            self.folder, data, self._dtype, digests, self.offsets, self.checksums, self.shapes, self.failures
+        )
 
 
 class RecordStore:
@@ -167,9 +200,10 @@ class RecordStore:
         self._sorted_rows = np.empty(0, np.int64)  # and the rows they belong to
         self._recent: dict[bytes, int] = {}  # rows younger than the sorted arrays
         self._memory: dict[int, np.ndarray] = {}
-        self._unsealed = _Unsealed(self.folder)
-        self._holder = [self._unsealed]  # what is sealed when the store is forgotten or the program ends
-        self._finalizer = weakref.finalize(self, _seal_quietly, self._holder)
+        # Shards in hand, the oldest first; records go into the last one. When the store is forgotten or the program
+        # ends, all are sealed.
+        self._in_hand = [_Unsealed(self.folder, self.shard_bytes)]
+        self._finalizer = weakref.finalize(self, _seal_quietly, self._in_hand)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             _remove_leftovers(self.folder)
@@ -310,40 +344,43 @@ class RecordStore:
         """
         if not self.writable:
             return
-        array = np.array(value, order="C", copy=True)
-        array.setflags(write=False)
-        checksum = xxhash.xxh3_64_intdigest(array.data if array.size else b"")
+        value = np.ascontiguousarray(value).reshape(np.shape(value))  # ascontiguousarray makes a scalar an array
+        checksum = _checksum(value)
         digests = _digests([key])
         with self._lock:
-            self._check_dtype(array.dtype, self.folder)
+            self._check_dtype(value.dtype, self.folder)
             row = int(self._find(digests)[0])
             if row < 0:
                 row = int(self._new_rows(digests)[0])
                 self._recent[digests[0].tobytes()] = row
             elif self._shard[row] != ABSENT:
                 return
-            unsealed = self._unsealed
-            if not unsealed:
-                unsealed.since = time.monotonic()
-            unsealed.rows.append(row)
-            unsealed.digests.append(digests[0].tobytes())
-            unsealed.values.append(array)
-            unsealed.checksums.append(checksum)
-            unsealed.size_bytes += array.nbytes
-            self._memory[row] = array
+            unsealed = self._current(value.nbytes)
+            self._memory[row] = unsealed.add(row, digests[0].tobytes(), value, checksum)
             self._shard[row], self._verified[row] = IN_MEMORY, True
             self._n_live += 1
-            full = unsealed.size_bytes >= self.shard_bytes or time.monotonic() - unsealed.since >= self.seal_seconds
-        if full:
-            self._seal(if_full=True)
+            due = len(self._in_hand) > 1 or self._is_due(unsealed)
+        if due:
+            self._seal(everything=False)
+
+    def _current(self, n_bytes: int = 0) -> _Unsealed:
+        """Return the shard in hand that has room for a record."""
+        unsealed = self._in_hand[-1]
+        if not unsealed.has_room(n_bytes):
+            unsealed = _Unsealed(self.folder, self.shard_bytes)
+            self._in_hand.append(unsealed)
+        elif not unsealed:
+            unsealed.since = time.monotonic()
+        return unsealed
+
+    def _is_due(self, unsealed: _Unsealed) -> bool:
+        return unsealed.size_bytes >= self.shard_bytes or time.monotonic() - unsealed.since >= self.seal_seconds
 
     def fail(self, key: str, reason: str) -> None:
         """Remember that ``key`` cannot be made, and why, so that nobody tries again."""
         with self._lock:
-            if not self._unsealed:
-                self._unsealed.since = time.monotonic()
             self._failures[key] = reason
-            self._unsealed.failures[key] = reason
+            self._current().failures[key] = reason
 
     def failures(self) -> dict[str, str]:
         """Return the reason of every key that failed and that nobody has made since."""
@@ -356,40 +393,40 @@ class RecordStore:
 
     def flush(self) -> None:
         """Seal what is in memory: written, checksummed, fsynced and renamed into place."""
-        self._seal(if_full=False)
+        self._seal(everything=True)
 
-    def _seal(self, *, if_full: bool) -> None:
+    def _seal(self, *, everything: bool) -> None:
         with self._seal_lock:
-            with self._lock:
-                unsealed = self._unsealed
-                waited = time.monotonic() - unsealed.since
-                if not unsealed or not self.writable:
-                    return
-                if if_full and unsealed.size_bytes < self.shard_bytes and waited < self.seal_seconds:
-                    return  # another thread sealed it while this one waited
-                self._unsealed = _Unsealed(self.folder)
-                self._holder[:] = [unsealed, self._unsealed]
-            # The disk is waited for without the lock: other threads go on appending and reading.
-            try:
-                path = unsealed.seal()
-                shard = _read_index(path) if path else None
-            except (OSError, ValueError) as error:
+            while self.writable:
                 with self._lock:
-                    self._degrade(error)
-                    self._holder[:] = []
-                return
-            with self._lock:
-                self._holder[:] = [self._unsealed]
-                if shard is None:
+                    unsealed = self._in_hand[0]
+                    full = len(self._in_hand) > 1 or self._is_due(unsealed)
+                    if not unsealed or not (everything or full):
+                        return  # nothing there, or another thread sealed it while this one waited
+                    if len(self._in_hand) == 1:
+                        self._in_hand.append(_Unsealed(self.folder, self.shard_bytes))
+                # The disk is waited for without the lock: other threads go on appending and reading.
+                try:
+                    path = unsealed.seal()
+                    shard = _read_index(path) if path else None
+                except (OSError, ValueError) as error:
+                    with self._lock:
+                        self._degrade(error)
+                        self._in_hand[:] = [_Unsealed(self.folder, self.shard_bytes)]
                     return
-                self._known.add(shard.path.name)
-                self._shards.append(shard)
-                if unsealed.rows:
-                    rows = np.array(unsealed.rows)
-                    self._shard[rows] = len(self._shards) - 1
-                    self._local[rows] = np.arange(len(rows))
-                for row in unsealed.rows:
-                    del self._memory[row]
+                with self._lock:
+                    self._in_hand.remove(unsealed)
+                    if shard is not None:
+                        self._take_over(shard, unsealed.rows)
+
+    def _take_over(self, shard: _Shard, rows: list[int]) -> None:
+        """Read rows from their sealed shard from now on, no longer from memory."""
+        self._known.add(shard.path.name)
+        self._shards.append(shard)
+        self._shard[rows] = len(self._shards) - 1
+        self._local[rows] = np.arange(len(rows))
+        for row in rows:
+            del self._memory[row]
 
     def _degrade(self, error: Exception) -> None:
         """Go on without writing. What is in memory stays readable."""
@@ -503,7 +540,7 @@ class RecordStore:
                 return
             shard = self._shards[self._shard[row]]
             assert shard is not None
-            if xxhash.xxh3_64_intdigest(view.data if view.size else b"") == int(shard.checksums[self._local[row]]):
+            if _checksum(view) == int(shard.checksums[self._local[row]]):
                 self._verified[row] = True
                 return
             self._drop(row)
@@ -620,8 +657,7 @@ class RecordStore:
         else:
             places = zip(shard.offsets.tolist(), shard.record_bytes().tolist(), shard.checksums.tolist(), strict=True)
             for i, (offset, size, checksum) in enumerate(places):
-                record = data[offset : offset + size]
-                if xxhash.xxh3_64_intdigest(record.data if record.size else b"") != checksum:
+                if _checksum(data[offset : offset + size]) != checksum:
                     bad.append(i)
         good = np.ones(len(rows), bool)
         good[bad] = False
@@ -650,7 +686,7 @@ class RecordStore:
         dirty = [n for n in chosen if self._is_dirty(n)]
         if len(chosen) < 2 and not dirty:
             return 0
-        unsealed = _Unsealed(self.folder)
+        copies = _Unsealed(self.folder, self.shard_bytes)
         old: list[Path] = []
         last_used = 0.0
         try:
@@ -659,21 +695,18 @@ class RecordStore:
                 if shard is None:
                     continue
                 last_used = max(last_used, shard.path.stat().st_mtime)
-                unsealed.failures.update(shard.failures)
+                copies.failures.update(shard.failures)
                 rows = self._find(shard.digests)
                 for i, row in enumerate(rows.tolist()):
                     if self._shard[row] != number or self._local[row] != i:
                         continue
                     view = self._view(row)
-                    unsealed.digests.append(self._digest[row].tobytes())
-                    unsealed.values.append(view)
-                    unsealed.checksums.append(int(shard.checksums[i]))
-                    unsealed.size_bytes += view.nbytes
-                    if unsealed.size_bytes >= self.shard_bytes:
-                        _seal_as_used(unsealed, last_used)
-                        unsealed = _Unsealed(self.folder)
+                    if not copies.has_room(view.nbytes):
+                        _seal_as_used(copies, last_used)
+                        copies = _Unsealed(self.folder, self.shard_bytes)
+                    copies.add(row, self._digest[row].tobytes(), view, int(shard.checksums[i]))
                 old.append(shard.path)
-            _seal_as_used(unsealed, last_used)
+            _seal_as_used(copies, last_used)
         except OSError as error:
             raise files.cannot_write(self.folder, error) from error
         for path in old:
@@ -777,38 +810,29 @@ def _digest(key: str) -> bytes:
 
 def _write_shard(
     folder: Path,
-    digests: Sequence[bytes],
-    values: Sequence[np.ndarray],
+    data: np.ndarray,
+    dtype: np.dtype[Any],
+    digests: bytes,
+    offsets: Sequence[int],
     checksums: Sequence[int],
+    shapes: Sequence[tuple[int, ...]],
     failures: Mapping[str, str],
 ) -> Path:
     """Write one shard and publish it under a name of its own. Raises OSError; nothing is left behind then."""
     # Names sort by the time of sealing; the random part makes two processes in one nanosecond no problem.
     name = f"{time.time_ns():016x}-{uuid.uuid4().hex[:12]}{SUFFIX}"
     temporary, final = Path(folder) / f".{name}.tmp", Path(folder) / name
-    sizes = np.array([value.nbytes for value in values], np.int64)
-    padded = -(-sizes // ALIGNMENT) * ALIGNMENT
-    offsets = np.concatenate([[0], np.cumsum(padded)[:-1]]) if len(values) else np.empty(0, np.int64)
     codes: dict[tuple[int, ...], int] = {}
-    shape_codes = np.array([codes.setdefault(value.shape, len(codes)) for value in values], np.int64)
-    dtype = values[0].dtype.str if values else "|u1"
-    header = json.dumps({"dtype": dtype, "shapes": [list(shape) for shape in codes], "failures": dict(failures)})
-    index = b"".join(
-        (
-            header.encode(),
-            b"".join(digests),
-            offsets.astype("<i8").tobytes(),
-            np.array(checksums, "<u8").tobytes(),
-            shape_codes.astype("<i8").tobytes(),
-        )
-    )
-    footer = FOOTER.pack(MAGIC, int(padded.sum()), len(header.encode()), len(values), xxhash.xxh3_64_intdigest(index))
+    shape_codes = [codes.setdefault(shape, len(codes)) for shape in shapes]
+    description = {"dtype": dtype.str, "shapes": [list(shape) for shape in codes], "failures": dict(failures)}
+    header = json.dumps(description).encode()
+    columns = np.array(offsets, "<i8"), np.array(checksums, "<u8"), np.array(shape_codes, "<i8")
+    index = b"".join((header, digests, *(column.tobytes() for column in columns)))
+    footer = FOOTER.pack(MAGIC, data.nbytes, len(header), len(offsets), xxhash.xxh3_64_intdigest(index))
     Path(folder).mkdir(parents=True, exist_ok=True)  # somebody may have emptied the cache under a running process
     try:
         with _open_new(temporary) as file:
-            for value, pad in zip(values, (padded - sizes).tolist(), strict=True):
-                file.write(np.ascontiguousarray(value).data.cast("B") if value.size else b"")
-                file.write(bytes(pad))
+            file.write(data.data)
             file.write(index)
             file.write(footer + struct.pack("<Q", xxhash.xxh3_64_intdigest(footer)))
             file.flush()
@@ -820,6 +844,14 @@ def _write_shard(
         raise
     _sync_folder(Path(folder))
     return final
+
+
+def _padded(n_bytes: int) -> int:
+    return -(-n_bytes // ALIGNMENT) * ALIGNMENT
+
+
+def _checksum(record: np.ndarray) -> int:
+    return xxhash.xxh3_64_intdigest(record.data if record.size else b"")
 
 
 def _open_new(path: Path) -> BinaryIO:
