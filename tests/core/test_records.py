@@ -446,3 +446,42 @@ def test_a_million_keys_are_found_in_a_moment(tmp_path):
     assert (rows >= 0).all()
     assert opened - start < 5
     assert found - opened < 5
+
+
+def test_a_record_does_not_wait_for_ever_to_be_sealed(tmp_path):
+    store = RecordStore(tmp_path, seal_seconds=0.0)
+    store.append(key(1), value(1))
+    store.append(key(2), value(2))
+    assert_holds(RecordStore(tmp_path), range(1, 3))
+
+
+def test_a_shard_that_vanishes_while_it_is_not_mapped_is_a_key_error_and_then_absent(tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "MAX_OPEN_SHARDS", 1)
+    fill(tmp_path, range(5))
+    fill(tmp_path, range(5, 10))
+    store = RecordStore(tmp_path)
+    rows = store.rows([key(i) for i in range(10)])
+    store.gather(rows)  # checked, and the older shard is no longer mapped
+    min(shard_files(tmp_path), key=lambda shard: shard.path.name).path.unlink()
+    with pytest.raises(KeyError):
+        store.gather(rows)
+    assert (store.rows([key(i) for i in range(10)]) >= 0).sum() == 5
+    for i in range(5):
+        store.append(key(i), value(i))
+    assert_holds(store, range(10))
+
+
+def test_views_hold_records_of_different_shapes(tmp_path):
+    with RecordStore(tmp_path) as store:
+        for i in range(1, 6):
+            store.append(key(i), value(i, (i, 3)))
+    store = RecordStore(tmp_path)
+    for i, view in enumerate(store.views(store.rows([key(i) for i in range(1, 6)])), 1):
+        np.testing.assert_array_equal(view, value(i, (i, 3)))
+
+
+def test_a_description_is_written_once(tmp_path):
+    store = RecordStore(tmp_path)
+    store.describe({"kind": "pixels"})
+    store.describe({"kind": "something else"})
+    assert '"pixels"' in (tmp_path / "meta.json").read_text()
