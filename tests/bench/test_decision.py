@@ -217,7 +217,7 @@ def test_a_better_one_that_may_not_ship_is_named() -> None:
         outcome("gone", None, status="failed", error="403"),
     ]
     decision = decided(outcomes, [])
-    assert "panderm scored 10.0 points higher on validation but may not ship for commercial." in decision.change
+    assert "panderm scored 10.0 points higher on validation but may not go into commercial use." in decision.change
     assert "gone has no result: 403" in decision.change
 
 

@@ -122,7 +122,8 @@ def _run(setting: Setting, item: Plan, embedded: dict[str, Features], title: str
     if folder.exists() and not _is_of(folder, settings, inputs):
         note(f"{item.name}: was made with other data or settings, and is made again")
         shutil.rmtree(folder)
-    if (folder / "done.json").exists():
+    reused = (folder / "done.json").exists()
+    if reused:
         note(f"{title} (done before)")
         result = read_probe(folder)
     else:
@@ -131,6 +132,7 @@ def _run(setting: Setting, item: Plan, embedded: dict[str, Features], title: str
         result = run_probe(setting.dataset, settings, folder, features=features, runtime=setting.runtime)
         _keep_cost(folder, result, features)
     outcome = _outcome(setting, item, result)
+    outcome.reused = reused
     shown = "–" if outcome.val_score is None else f"{outcome.val_score:.3f}"
     note(f"  {config.metric} on val {shown}" + "".join(f"; {flag}" for flag in outcome.flags))
     return outcome

@@ -93,7 +93,8 @@ def decide(
     fallback = _fallback(outcomes, winner, comparison, metric)
     against = None if rival is None else {**_effect(rival.pair), "name": rival.name, "kind": rival.kind}
     if rival is None or rival.kind == "floor":
-        sentence = f"{winner.name} was best on validation among the candidates that may be used for {use}: {measured}."
+        able = f"the candidates that may go into {words.use_words(use)}"
+        sentence = f"{winner.name} was best on validation among {able}: {measured}."
         if winner.kind == "floor":
             sentence += " It is a floor: no candidate has been shown to add anything to it."
         elif rival is not None:
@@ -255,7 +256,8 @@ def _against_floor(rival: Rival, metric: str) -> str:
 def _unknown_data(winner: Outcome, use: str) -> str:
     if winner.data_verdict in MAY_SHIP:
         return ""
-    return f" Nobody has said whether its training photos may be used for {use}: write their licence into card.yaml."
+    goal = words.use_words(use)
+    return f" Nobody has said whether its training photos may go into {goal}: write their licence into card.yaml."
 
 
 def _needed(pair: Mapping[str, Any], margin: float, groups: str) -> list[str]:
@@ -290,9 +292,9 @@ def _rivals(outcomes: Sequence[Outcome], winner: Outcome, metric: str, use: str)
             if outcome.flags:
                 why = f"is not ranked: {'; '.join(outcome.flags)}"
             elif outcome.encoder_verdict == "blocked":
-                why = f"may not ship for {use}"
+                why = f"may not go into {words.use_words(use)}"
             else:
-                why = f"is of unknown licence for {use}"
+                why = f"is under terms of which nothing is known for {words.use_words(use)}"
             lines.append(f"{outcome.name} scored {better} higher on validation but {why}.")
     return lines
 
@@ -300,11 +302,12 @@ def _rivals(outcomes: Sequence[Outcome], winner: Outcome, metric: str, use: str)
 def _fallback(
     outcomes: Sequence[Outcome], winner: Outcome, comparison: Sequence[Mapping[str, Any]], metric: str
 ) -> dict[str, str] | None:
-    """Return the next best on val that may ship, of another encoder if possible: a head cannot mend a licence."""
-    rest = [
-        outcome for outcome in order(outcomes) if outcome.may_win and not outcome.winner and outcome.kind != "ensemble"
-    ]
-    others = [outcome for outcome in rest if outcome.encoder != winner.encoder] or rest
+    """Return the next best on val that may ship and is no floor, of another encoder if possible.
+
+    Where the winner's encoder turns out not to do, for its licence or its cost, another head on it is no way out.
+    """
+    able = [item for item in order(outcomes) if item.may_win and not item.winner and item.kind == "candidate"]
+    others = [item for item in able if item.encoder != winner.encoder] or able
     if not others:
         return None
     chosen = others[0]
@@ -320,10 +323,12 @@ def _no_winner(outcomes: Sequence[Outcome], *, use: str, baseline: str | None) -
     if not scored:
         sentence = "No candidate has a result; each one's error is below."
     elif all(outcome.data_verdict == "blocked" for outcome in scored):
-        sentence = f"Nothing fitted on these photos may ship for {use}: the terms of the data set forbid it."
+        sentence = (
+            f"Nothing fitted on these photos may go into {words.use_words(use)}: the terms of the data set forbid it."
+        )
     else:
         why = "; ".join(f"{outcome.name}: {_obstacle(outcome)}" for outcome in scored[:4])
-        sentence = f"No candidate may be named winner for {use} ({why})."
+        sentence = f"No candidate may be named winner for {words.use_words(use)} ({why})."
     keep = {"name": baseline, "sentence": f"Keep {baseline}."} if baseline else None
     change = ["Candidates whose encoder and data may be used so, or another use: in the config (research, internal)."]
     return Decision("NO-GO" if baseline else "NO WINNER", sentence, fallback=keep, change=tuple(change))

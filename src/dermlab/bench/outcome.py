@@ -35,6 +35,7 @@ class Outcome:
         conditions: what must be met to ship it.
         reasons: why the verdicts are what they are.
         weights: of an ensemble, the weight of each member.
+        reused: whether an earlier run left its result.
         cost: by the names of :data:`COSTS`; None where it was not measured.
         winner: whether it won.
         rank: 1 + the number of candidates significantly better on test.
@@ -57,6 +58,7 @@ class Outcome:
     conditions: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
+    reused: bool = False
     cost: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(COSTS))
     winner: bool = False
     rank: int | None = None

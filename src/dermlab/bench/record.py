@@ -97,7 +97,12 @@ def make_record(
         if baseline is None
         else {"name": baseline.name, "path": str(config.baseline), "metrics": baseline.metrics},
         "comparison": list(comparison),
-        "cost": {"seconds": seconds, "machine": _machine(setting), "full_data_images": config.full_data_images},
+        "cost": {
+            "seconds": seconds,
+            "machine": _machine(setting),
+            "n_reused": sum(outcome.reused for outcome in outcomes),
+            "full_data_images": config.full_data_images,
+        },
         "reproduce": _reproduce(setting, data, outcomes),
     }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dermlab.core.errors import InputError
 from dermlab.licensing import LicenceCard, Verdict, card_for, cards, find_cards, read_card, triage
-from dermlab.licensing.triage import UNKNOWN, VIABLE, worst
+from dermlab.licensing.triage import CONDITIONS, UNKNOWN, VIABLE, worst
 
 if TYPE_CHECKING:
     from dermlab.models.encoders import EncoderIdentity
@@ -101,7 +101,10 @@ def _terms(verdicts: Iterable[Verdict]) -> Terms:
         tuple(dict.fromkeys(line for verdict in verdicts for line in verdict.conditions)),
         tuple(
             dict.fromkeys(
-                f"{' ← '.join(reason.chain)}: {reason.text}" for verdict in verdicts for reason in verdict.reasons
+                f"{' ← '.join(reason.chain)}: {reason.text}"
+                for verdict in verdicts
+                for reason in verdict.reasons
+                if reason.verdict != CONDITIONS  # those are told as conditions
             )
         ),
     )

@@ -40,6 +40,19 @@ def units_word(unit: str, n: int | None = None) -> str:
     return one if n == 1 else many
 
 
+_USES = {
+    "research": "research",
+    "internal": "use inside the organisation",
+    "commercial": "commercial use",
+    "commercial-medical": "commercial medical use",
+}
+
+
+def use_words(use: str) -> str:
+    """Return what a use is called in a sentence: ``commercial use``."""
+    return _USES.get(use, use)
+
+
 def plural(n: int, noun: str) -> str:
     """Write a count and its noun: ``1 file``, ``2 files``."""
     return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"

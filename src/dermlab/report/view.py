@@ -55,6 +55,7 @@ def view(record: Json, pictures: Mapping[str, str]) -> Json:
         "notes": _notes(record),
         "metric_label": metric_label.replace("-", "\N{NON-BREAKING HYPHEN}"),
         "metric_kind": metric_kind,
+        "use": words.use_words(asked["use"]),
         "groups_word": words.groups_word(data["group_by"]),
         "classes": data["classes"],
         "baseline": baseline,
@@ -66,8 +67,7 @@ def view(record: Json, pictures: Mapping[str, str]) -> Json:
         "recalls": _recalls(ordered, data["classes"]),
         "others": [_drawn(item) for item in ordered if item is not subject],
         "data": _data(data, pictures),
-        "waivers": record["waivers"],
-        "licences": [_licence(item) for item in candidates],
+        "licences": _licences(candidates),
         "cost": _cost(record),
         "reproduce": record["reproduce"] | {"facts": list(record["reproduce"]["facts"].items())},
         "glossary": GLOSSARY,
@@ -82,7 +82,8 @@ def _asked(record: Json) -> Json:
     groups = words.groups_word(data["group_by"])
     sentence = (
         f"Which of {words.plural(n, 'candidate')} should be used to tell {len(data['classes'])} classes of "
-        f"{data['target']!r} apart on {data['name']}, judged by {label}, and may it be used for {asked['use']!r}?"
+        f"{data['target']!r} apart on {data['name']}, judged by {label}, and may it go into "
+        f"{words.use_words(asked['use'])}?"
     )
     if record["baseline"]:
         sentence += f" To be worth a change it must be {_margin(asked)} {record['baseline']['name']!r}."
@@ -161,7 +162,9 @@ def _notes(record: Json) -> list[Json]:
     """Return what the reader must know before trusting the page, worst first."""
     notes: list[Json] = []
     for line in record["waivers"]:
-        notes.append({"severity": "error", "kind": "Waived", "message": line, "remedy": ""})
+        severity = "info" if line.endswith("nothing of it was found") else "error"
+        message = line.removeprefix("waived ")
+        notes.append({"severity": severity, "kind": "Waived in the config", "message": message, "remedy": ""})
     for finding in record["findings"]:
         if finding["severity"] != "info" and not finding.get("waived"):
             kind = finding["code"].replace("_", " ").replace("-", " ")
@@ -386,23 +389,29 @@ def _data(data: Json, pictures: Mapping[str, str]) -> Json:
     }
 
 
-def _licence(item: Json) -> Json:
-    licence = item["licence"]
-    return {
-        **licence,
-        "name": item["name"],
-        "winner": item["winner"],
-        "tone": VERDICT_TONES.get(licence["verdict"], ""),
-    }
+def _licences(candidates: Sequence[Json]) -> list[Json]:
+    """Return one row for all candidates that stand under the same terms."""
+    rows: list[Json] = []
+    for item in candidates:
+        row = next((row for row in rows if row["licence"] == item["licence"]), None)
+        if row is None:
+            row = {"licence": item["licence"], "names": [], "winner": False}
+            rows.append(row)
+        row["names"].append(item["name"])
+        row["winner"] |= item["winner"]
+    return [{**row, **row["licence"], "tone": VERDICT_TONES.get(row["licence"]["verdict"], "")} for row in rows]
 
 
 def _cost(record: Json) -> Json:
     cost = record["cost"]
     total = words.duration(cost["seconds"])
-    sentence = f"The whole bake-off took {total} on {cost['machine']}."
+    sentence = f"This run took {total} on {cost['machine']}."
+    if cost["n_reused"]:
+        kept = f"{cost['n_reused']} of {len(record['candidates'])} candidates"
+        sentence += f" The results of {kept} were there from an earlier one."
     rows = [{**item["cost"], "name": item["name"], "winner": item["winner"]} for item in record["candidates"]]
     note = "An encoder that several candidates share is run once; its time is shown with each of them. "
-    note += "Features that were on disk already cost nothing and are shown at the rate measured when they were made. "
+    note += "Where it had seen the photos before, its time is that of reading the features back. "
     if cost["full_data_images"]:
         note += "The estimate scales the encoder's time by the number of photos and the head's by the same."
     return {**cost, "sentence": sentence, "rows": rows, "note": note.strip()}
