@@ -267,8 +267,8 @@ def _surface(canvas: Canvas, ground: _Ground) -> None:
         reach = limit(inside * 1.3, 0, 1)
         sheet = ramp(flakes + np.float32(2.4 * look.scale - 2.0), 3.4) * reach
         lifted = ramp(flakes + np.float32(2.0 * look.scale - 2.5), 1.8) * reach
-        canvas.cover(np.float32(seen * (0.15 + 0.4 * look.scale)) * sheet, (212, 190, 174))
-        canvas.cover(np.float32(seen * (0.15 + 0.45 * look.scale)) * lifted, (232, 222, 208))
+        canvas.cover(np.float32(seen * (0.04 + 0.5 * look.scale)) * sheet, (212, 190, 174))
+        canvas.cover(np.float32(seen * (0.04 + 0.56 * look.scale)) * lifted, (232, 222, 208))
         canvas.height += np.float32(0.035) * (sheet + lifted)
         canvas.gloss += np.float32(0.06) * lifted
     if look.crust:
@@ -307,18 +307,18 @@ def _branching(amount: float, rng: np.random.Generator) -> tuple[list[Points], l
         start = rng.uniform(0, 2 * np.pi)
         point = 1.05 * np.array([np.cos(start), np.sin(start)])
         heading = start + np.pi + rng.normal(0, 0.5)
-        trunk = _wander(point, heading, 9, 0.13, rng)
+        trunk = _wander(point, heading, 18, 0.065, rng)
         width = float(rng.uniform(0.012, 0.028))
-        lines += [trunk[:5], trunk[4:]]
+        lines += [trunk[:10], trunk[9:]]
         widths += [width, 0.7 * width]
-        for node in (3, 5, 7):
+        for node in (6, 10, 14):
             side = heading + rng.choice([-1.0, 1.0]) * rng.uniform(0.5, 1.1)
-            lines.append(_wander(trunk[node], side, 5, 0.1, rng))
+            lines.append(_wander(trunk[node], side, 10, 0.05, rng))
             widths.append(0.5 * width)
     return lines, widths
 
 
 def _wander(point: Points, heading: float, steps: int, length: float, rng: np.random.Generator) -> Points:
-    headings = heading + np.cumsum(rng.normal(0, 0.28, steps))
+    headings = heading + np.cumsum(rng.normal(0, 0.2, steps))
     moves = length * np.stack([np.cos(headings), np.sin(headings)], axis=1)
     return np.vstack([point, point + np.cumsum(moves, axis=0)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -176,10 +177,15 @@ def shots(seed: int) -> Iterator[Shot]:
 Visits = list[tuple[datetime.date, tuple[bool, ...]]]  # the day, and for each photo whether it is a dermoscopy
 
 
+@lru_cache(maxsize=4)
+def _main_complaints(seed: int, block: int) -> tuple[str, ...]:
+    return tuple(generator(seed, "block", block).permutation(BLOCK).tolist())
+
+
 def _lesions(seed: int, number: int) -> Iterator[tuple[Lesion, Visits]]:
     """Yield the lesions of one patient with their visits."""
     block, place = divmod(number, len(BLOCK))
-    main = BLOCK[int(generator(seed, "block", block).permutation(len(BLOCK))[place])]
+    main = _main_complaints(seed, block)[place]
     rng = generator(seed, "patient", number)
     first = FIRST_VISIT + datetime.timedelta(days=int(rng.integers(0, 5 * 365)))
     patient = _patient(number, main, first, rng)

@@ -227,9 +227,10 @@ def _expose(planes: list[Field], shot: Shot, view: View, rng: np.random.Generato
     side = np.linspace(-1, 1, size_px, dtype=np.float32)
     square = side * side
     shade = (1 - np.float32(0.125 * vignette) * square)[None, :] - (np.float32(0.125 * vignette) * square)[:, None]
-    if corner < (0.3 if view.dermoscopy else 0.03):  # the round edge of the optics
-        radius = cv2.sqrt(square[None, :] + square[:, None])
-        shade *= ramp(np.float32(0.95 + 0.3 * ring) - radius, 0.12)
+    if corner < (0.22 if view.dermoscopy else 0.03):  # the round edge of the optics, seldom quite centred
+        x, y = rng.normal(0, 0.06, 2).astype(np.float32)
+        radius = cv2.sqrt(((side - x) ** 2)[None, :] + ((side - y) ** 2)[:, None])
+        shade *= ramp(np.float32(1.0 + 0.32 * ring) - radius, 0.04 + 0.1 * vignette)
     tile = white()
     row, column = rng.integers(0, tile.shape[0] - size_px + 1, 2).tolist()
     shade += np.float32(0.004 + 0.014 * sigma) * tile[row : row + size_px, column : column + size_px]
