@@ -289,6 +289,16 @@ def test_a_file_that_changes_while_it_is_read_does_not_enter_under_the_wrong_nam
     np.testing.assert_array_equal(again.batch([0])[0], expected(photos, SMALL)[0])
 
 
+def test_a_photo_that_vanishes_is_read_from_its_copy(photos, tmp_path):
+    want = np.stack(expected(photos, SMALL))
+    pixels = open_pixels(photos, SMALL, root=tmp_path / "cache")
+    photos[10].unlink()
+    np.testing.assert_array_equal(pixels.batch([10, 11]), want[[10, 11]])
+    photos[0].unlink()
+    assert not pixels.batch([0]).any()
+    assert "no such file" in pixels.failures[0]
+
+
 def test_a_flipped_byte_is_found_and_the_photo_decoded_again(photos, tmp_path):
     root = tmp_path / "cache"
     open_pixels(photos, SMALL, root=root).fill()

@@ -180,7 +180,8 @@ class _Photos:
     def _fail(self, place: int, index: int, error: DecodeError) -> DecodeError:
         if error.lasting:
             self.stores[place].fail(self.hashes[index], error.reason)
-        self.failures[place].update(dict.fromkeys(self.same_content(index), error.reason))
+        same = self.same_content(index) if error.lasting else [index]  # a copy elsewhere may still be readable
+        self.failures[place].update(dict.fromkeys(same, error.reason))
         return error
 
     def same_content(self, index: int) -> list[int]:
@@ -308,12 +309,14 @@ class Pixels:
 
     def fill(self, description: str = "pixels") -> None:
         """Decode and keep every photo that is not in the cache yet, with progress, and seal the shards."""
-        todo = self._missing(np.flatnonzero(self._rows < 0))
-        if todo:
+        # What cannot be kept is better decoded when it is asked for. A second turn is rare: see _ready.
+        while self.writable and (todo := self._missing(np.flatnonzero(self._rows < 0))):
             with progress.progress(description, len(todo)) as advance:
                 for index, records in self._photos.make_all(todo):
                     self._note(index, records)
                     advance(1)
+                    if not self.writable:
+                        break
         self.flush()
 
     def flush(self) -> None:
@@ -327,10 +330,12 @@ class Pixels:
         made: dict[int, np.ndarray] = {}
         if self._store.intact(rows).all():
             return rows, made
-        for index, records in self._photos.make_all(self._missing(indices)):
-            record = self._note(index, records)
-            if record is not None and self._rows[index] < 0:  # the disk is full
-                made.update(dict.fromkeys(self._photos.same_content(index), record))
+        # A second turn only where a file vanished or changed and a copy of it is among the photos.
+        while missing := [index for index in self._missing(indices) if index not in made]:
+            for index, records in self._photos.make_all(missing):
+                record = self._note(index, records)
+                if record is not None and self._rows[index] < 0:  # the disk is full
+                    made.update(dict.fromkeys(self._photos.same_content(index), record))
         rows = self._rows[indices]
         return np.where(self._store.intact(rows), rows, -1), made
 
