@@ -3,16 +3,15 @@
 Three steps, none of them quadratic in memory, the first sub-quadratic in time:
 
 1. *Candidates*: every photo's 8 x 8 lowest frequencies (a perceptual hash before its bits are cut), in a form that
-   turning and mirroring leave unchanged; nearest neighbours in it by an inverted-file index.
+   turning and mirroring leave unchanged; nearest neighbours in it by an inverted-file index. Each photo is looked up
+   whole and as two centre crops, so that its crops are found too.
 2. *Which way round*: the eight turned and mirrored versions are signed permutations of the frequencies.
 3. *Verification*: the fine detail of the two thumbnails, block by block, must correlate. Low frequencies say only "a
    dark spot in the middle"; hairs, pores and glints are in one photo alone. Where a crop or a slight turn has moved
    them, the pair is first aligned (Evangelidis and Psarakis 2008, "Parametric image alignment using enhanced
    correlation coefficient maximization").
 
-Measured on PAD-UFES-20, HAM10000 and blood-cell photos: of copies that were re-encoded, halved, turned, mirrored,
-brightened or tinted all are found, of copies cropped by 5 % or turned by 3 degrees nine in ten; the most alike two
-different photos of different lesions stay below .56, the threshold is .70 (docs/explanation/leaks_and_proxies.md).
+How many copies are found, and how alike two different photos get: docs/explanation/leaks_and_proxies.md.
 """
 
 from __future__ import annotations
@@ -25,10 +24,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from scipy.fft import dctn
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dermlab.audit.thumbnails import N_FREQUENCIES, SIZE_PX, Thumbnails
+from dermlab.audit.thumbnails import SIZE_PX, Thumbnails
 from dermlab.core.fingerprint import hash_bytes
 from dermlab.core.progress import progress
 from dermlab.data.decode import DecodeError, available_cores, decode_file
@@ -37,23 +37,35 @@ RADIUS = 0.30
 """Two photos are compared in detail where their unit-length low frequencies are this close. Re-encoding moves them by
 at most .07, a brighter exposure by at most .26 (99 in 100), a crop of 5 % by .2 in the median."""
 
-SAME_PHOTO = 0.70
-"""Median correlation of the blocks' fine detail from which on two photos are one."""
+SAME_PHOTO = 0.50
+"""Median correlation of the blocks' fine detail from which on two photos are one as they lie. Re-encoded, resized,
+turned and mirrored copies have .68 and more, two different lesions .33 at most."""
 
-ALIGNABLE = 0.12
+SAME_ALIGNED = 0.60
+"""The same after alignment, which makes different photos a little more alike, too: .51 at most."""
+
+ALIGNABLE = 0.10
 """Pairs whose detail correlates at least this much as they lie are worth aligning."""
 
-MAX_ALIGNED = 5_000
-"""At most this many pairs are aligned, the likeliest first: it takes a few milliseconds each."""
+MAX_ALIGNED = 2_000
+"""So many pairs, or one for every fourth photo if that is more, are aligned at most, the likeliest first: it takes a
+few milliseconds each, and their number grows with the square of the number of photos."""
+
+WAYS_ALIGNED = 2
+"""So many of a pair's likeliest ways to lie on one another are tried."""
+
+CROPS = (1.0, 0.94, 0.88)
+"""Each photo is looked up whole and as centre crops of these shares of its sides."""
 
 MIN_CONTRAST = 2.0
 """Below this standard deviation in grey levels a photo is blank, and every blank photo looks like every other."""
 
 N_NEIGHBOURS = 32
 EXACT_SEARCH_UP_TO = 20_000
+_FREQUENCIES = 8
 _BLOCK_PX = 8
-_MIN_BLOCKS = 12
-_NOISE = 4.0  # norm of a block's detail below which it is noise of the encoder: half a grey level in 64 pixels
+_MIN_WEIGHT = 12.0  # telling blocks
+_NOISE = 4.0  # norm of a block's detail that is noise of the encoder: half a grey level in 64 pixels
 
 # An orientation (transpose, flip rows, flip columns) in words, as the second photo must be changed to give the first.
 _ORIENTATIONS: dict[tuple[int, int, int], str] = {
@@ -146,94 +158,129 @@ def _full_size(path: Path) -> str:
 
 def _same_photo(thumbnails: Thumbnails, singles: np.ndarray) -> pd.DataFrame:
     """Candidates, orientation, verification among the rows ``singles``."""
-    spectrum = thumbnails.spectrum[singles]
-    pairs = _close_pairs(_invariant(spectrum), RADIUS)
-    pairs, turn = _turned_pairs(spectrum, pairs, RADIUS)
-    names = np.array([_ORIENTATIONS[key] for key in _ORDER], dtype=object)
-    involved, local = np.unique(pairs, return_inverse=True)
-    luminance = thumbnails.luminance[singles[involved]]
-    local = local.reshape(pairs.shape)
-    similarity, kind = _verify(luminance, local, turn)
-    table = pd.DataFrame(
-        {
-            "a": singles[pairs[:, 0]],
-            "b": singles[pairs[:, 1]],
-            "similarity": similarity,
-            "kind": kind,
-            "orientation": names[turn],
-        }
-    )
-    table = table[table["similarity"] >= SAME_PHOTO].sort_values("similarity", ascending=False, kind="stable")
-    table = table.drop_duplicates(["a", "b"])  # a symmetrical lesion may match in two orientations
-    return table.sort_values(["a", "b"]).reset_index(drop=True)
+    tables = []
+    luminance = thumbnails.luminance[singles]
+    whole = _spectra(luminance)
+    bank = _index(_invariant(whole))
+    for crop in CROPS:
+        spectra = whole if crop == 1 else _spectra(_cropped(luminance, crop))
+        pairs = _close_pairs(_invariant(spectra), bank)
+        if crop == 1:
+            pairs = pairs[pairs[:, 0] < pairs[:, 1]]
+        first, second, turn = _turned_pairs(spectra, whole, pairs)
+        tables.append(pd.DataFrame({"first": first, "second": second, "turn": turn, "crop": crop}))
+    ways = pd.concat(tables, ignore_index=True)
+    ways["similarity"], aligned = _verify(luminance, ways)
+    ways["kind"] = np.where(aligned | (ways["crop"] < 1), "same photo, cropped or shifted", "same photo")
+    ways["orientation"] = np.array(list(_ORIENTATIONS.values()), dtype=object)[ways["turn"]]
+    ways = ways[ways["similarity"] >= SAME_PHOTO]
+    ends = singles[ways[["first", "second"]].to_numpy()]
+    ways["a"], ways["b"] = ends.min(axis=1), ends.max(axis=1)
+    # One pair may match in several ways, a symmetrical lesion in several orientations: as it lies best.
+    ways = ways.sort_values(["crop", "similarity"], ascending=False, kind="stable").drop_duplicates(["a", "b"])
+    return ways.sort_values(["a", "b"])[list(COLUMNS)].reset_index(drop=True)
 
 
 # --- candidates -------------------------------------------------------------------------------------------------------
 
 
-def _invariant(spectrum: np.ndarray) -> np.ndarray:
+def _cropped(luminance: np.ndarray, share: float) -> np.ndarray:
+    """Return the centre crop of that share of the sides of (N, 64, 64) luminances, enlarged to 64 x 64 again."""
+    edge = SIZE_PX * (1 - share) / 2
+    scale = np.array([[share, 0, edge - 0.5 + share / 2], [0, share, edge - 0.5 + share / 2]], dtype=np.float32)
+    how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    result = np.empty_like(luminance)
+    for i, photo in enumerate(luminance):
+        inside = cv2.warpAffine((photo > 0).astype(np.uint8), scale, photo.shape, flags=cv2.INTER_NEAREST | how)
+        result[i] = np.where(inside, np.maximum(cv2.warpAffine(photo, scale, photo.shape, flags=how), 1), 0)
+    return result
+
+
+def _spectra(luminance: np.ndarray) -> np.ndarray:
+    """Return the 8 x 8 lowest DCT-II frequencies of (N, 64, 64) luminances without the mean, at unit length, float32.
+
+    Brightness and contrast are divided out; what is outside the field of view is filled with the mean.
+    """
+    result = np.empty((len(luminance), _FREQUENCIES, _FREQUENCIES), dtype=np.float32)
+    for start in range(0, len(luminance), 2048):
+        photos = luminance[start : start + 2048].astype(np.float32)
+        inside = photos > 0
+        mean = photos.sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
+        photos = np.where(inside, photos - mean[:, None, None], 0)
+        spectra = dctn(photos, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
+        spectra[:, 0, 0] = 0
+        length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
+        result[start : start + 2048] = spectra / np.maximum(length, 1e-3)
+    return result
+
+
+def _invariant(spectra: np.ndarray) -> np.ndarray:
     """Return what turning and mirroring leave unchanged of (N, 8, 8) frequencies, float32 (N, 63).
 
     Mirroring changes the sign of odd frequencies, transposing swaps the two axes: sizes of the odd ones and the pair
     (larger, smaller) of each (u, v) and (v, u) stay. Taking sizes and sorting never move two vectors apart, so two
     photos are at most as far apart here as in their best orientation: no true pair is lost.
     """
-    row, column = np.triu_indices(N_FREQUENCIES)
+    row, column = np.triu_indices(_FREQUENCIES)
     row, column = row[1:], column[1:]  # without the mean
     even = (row % 2 == 0) & (column % 2 == 0)
-    one, other = spectrum[:, row, column], spectrum[:, column, row]
+    one, other = spectra[:, row, column], spectra[:, column, row]
     one, other = np.where(even, one, np.abs(one)), np.where(even, other, np.abs(other))
     off_diagonal = row != column
     parts = [np.maximum(one, other), np.minimum(one, other)[:, off_diagonal]]
     return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
 
-def _close_pairs(vectors: np.ndarray, radius: float) -> np.ndarray:
-    """Return pairs of rows within ``radius``, int64 (M, 2), first < second, among the 32 nearest of each row.
+def _index(vectors: np.ndarray) -> Any:
+    """Return a nearest-neighbour index of the rows: exact up to 20,000, an inverted file beyond.
 
-    Exact up to 20,000 rows; beyond that an inverted-file index that looks at the 32 nearest of 4 sqrt(N) cells (of the
-    pairs within half the radius none was missed among 100,000 photos, of all pairs 2 in 1,000).
+    The inverted file looks at the 32 nearest of 4 sqrt(N) cells: of the pairs within half of :data:`RADIUS` none was
+    missed among 100,000 photos, of all pairs 2 in 1,000.
     """
     import faiss
 
     n, dim = vectors.shape
-    if n < 2:
-        return np.zeros((0, 2), dtype=np.int64)
     index: Any = faiss.IndexFlatL2(dim)
     if n > EXACT_SEARCH_UP_TO:
         n_cells = int(4 * n**0.5)
         index = faiss.IndexIVFFlat(index, dim, n_cells)
         index.nprobe = 32
-        step = max(1, n // (40 * n_cells))
-        index.train(np.ascontiguousarray(vectors[::step]))
+        index.train(np.ascontiguousarray(vectors[:: max(1, n // (40 * n_cells))]))
     index.add(vectors)
-    k = min(N_NEIGHBOURS + 1, n)
-    found = []
-    with progress("look for the same photo", n) as advance:
-        for start in range(0, n, 4096):
+    return index
+
+
+def _close_pairs(vectors: np.ndarray, index: Any) -> np.ndarray:
+    """Return (row of ``vectors``, other row of the index) within :data:`RADIUS`, int64 (M, 2), 32 to a row at most."""
+    k = min(N_NEIGHBOURS + 1, index.ntotal)
+    found = [np.zeros((0, 2), dtype=np.int64)]
+    with progress("look for copies", len(vectors)) as advance:
+        for start in range(0, len(vectors) if k > 1 else 0, 4096):
             squared, neighbour = index.search(vectors[start : start + 4096], k)
-            row, place = np.nonzero((squared <= radius**2) & (neighbour >= 0))
+            row, place = np.nonzero((squared <= RADIUS**2) & (neighbour >= 0))
             found.append(np.stack([row + start, neighbour[row, place]], axis=1))
             advance(len(squared))
-    pairs = np.sort(np.concatenate(found), axis=1)
-    return np.unique(pairs[pairs[:, 0] < pairs[:, 1]], axis=0).astype(np.int64)
+    pairs = np.concatenate(found)
+    return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def _turned_pairs(spectrum: np.ndarray, pairs: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
-    """Keep the pairs, with each orientation, in which the second turned photo lies within the radius of the first."""
-    sign = (-1.0) ** np.arange(N_FREQUENCIES, dtype=np.float32)
-    kept, turns = [np.zeros((0, 2), dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+def _turned_pairs(
+    first: np.ndarray, second: np.ndarray, pairs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row of ``first``, row of ``second``, orientation) of all ways in which a pair is within the radius."""
+    sign = (-1.0) ** np.arange(_FREQUENCIES, dtype=np.float32)
+    kept = [np.zeros((3, 0), dtype=np.int64)]
     for start in range(0, len(pairs), 65_536):
         some = pairs[start : start + 65_536]
-        first, second = spectrum[some[:, 0]], spectrum[some[:, 1]]
+        one, two = first[some[:, 0]], second[some[:, 1]]
         for turn, (transpose, rows, columns) in enumerate(_ORDER):
-            other = second.transpose(0, 2, 1) if transpose else second
+            other = two.transpose(0, 2, 1) if transpose else two
             mask = (sign[:, None] if rows else 1.0) * (sign if columns else 1.0) * np.ones((1, 1), dtype=np.float32)
-            squared = 2 - 2 * np.einsum("nij,nij->n", first, other * mask)  # both have unit length
-            close = squared <= radius**2
-            kept.append(some[close])
-            turns.append(np.full(int(close.sum()), turn))
-    return np.concatenate(kept), np.concatenate(turns)
+            squared = 2 - 2 * np.einsum("nij,nij->n", one, other * mask)  # both have unit length
+            close = some[squared <= RADIUS**2]
+            kept.append(np.stack([close[:, 0], close[:, 1], np.full(len(close), turn)]))
+    first_row, second_row, turns = np.concatenate(kept, axis=1)
+    return first_row, second_row, turns
 
 
 # --- verification -----------------------------------------------------------------------------------------------------
@@ -248,80 +295,113 @@ def _turn(photos: np.ndarray, orientation: tuple[int, int, int]) -> np.ndarray:
 
 
 def _detail(luminance: np.ndarray) -> np.ndarray:
-    """Return what is finer than about a tenth of the side, float32 (..., 64, 64)."""
-    smooth = np.stack([cv2.GaussianBlur(photo, (0, 0), 3.0) for photo in luminance.astype(np.float32)])
-    return np.asarray(luminance - smooth, dtype=np.float32)
-
-
-def _block_similarity(first: np.ndarray, second: np.ndarray, inside: np.ndarray | None = None) -> np.ndarray:
-    """Return the median correlation of the 8 x 8 px blocks of two stacks of details, float64 (M,).
-
-    The median, because an immersion ring, a ruler or a vignette fills only some blocks. Blocks that are plain in both
-    photos say nothing and are left out; a pair with fewer than 12 telling blocks is not judged (-1).
-    """
-    n, side = len(first), SIZE_PX // _BLOCK_PX
-
-    def blocks(photos: np.ndarray) -> np.ndarray:
-        cut = photos.reshape(n, side, _BLOCK_PX, side, _BLOCK_PX).swapaxes(2, 3).reshape(n, side * side, -1)
-        return cut - cut.mean(axis=2, keepdims=True)
-
-    one, other = blocks(first), blocks(second)
-    size_one, size_other = np.linalg.norm(one, axis=2), np.linalg.norm(other, axis=2)
-    correlation = np.einsum("nbp,nbp->nb", one, other) / np.maximum(size_one * size_other, 1e-6)
-    telling = np.maximum(size_one, size_other) > _NOISE
-    if inside is not None:
-        telling &= inside.reshape(n, side, _BLOCK_PX, side, _BLOCK_PX).swapaxes(2, 3).reshape(n, side * side, -1).all(2)
-    correlation = np.where(telling, correlation, np.nan)
-    enough = telling.sum(axis=1) >= _MIN_BLOCKS
-    result = np.full(n, -1.0)
-    if enough.any():
-        result[enough] = np.nanmedian(correlation[enough], axis=1)
+    """Return what is finer than about a tenth of the side of (N, 64, 64) luminances, float32; 0 outside the field."""
+    result = np.empty(luminance.shape, dtype=np.float32)
+    for i, photo in enumerate(luminance.astype(np.float32)):
+        inside = (photo > 0).astype(np.float32)
+        share = cv2.GaussianBlur(inside, (0, 0), 3.0)
+        smooth = cv2.GaussianBlur(photo, (0, 0), 3.0) / np.maximum(share, 1e-3)
+        result[i] = (photo - smooth) * inside
     return result
 
 
-def _verify(luminance: np.ndarray, pairs: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return similarity and kind of each pair: as they lie, and where that leaves doubt, aligned."""
-    similarity = np.full(len(pairs), -1.0)
-    kind = np.full(len(pairs), "same photo", dtype=object)
-    if not len(pairs):
-        return similarity, kind
-    detail = _detail(luminance)
-    for number, orientation in enumerate(_ORDER):
-        here = np.flatnonzero(turn == number)
-        for start in range(0, len(here), 2048):
-            some = here[start : start + 2048]
-            second = _turn(detail[pairs[some, 1]], orientation)
-            similarity[some] = _block_similarity(detail[pairs[some, 0]], second)
-    doubtful = np.flatnonzero((similarity >= ALIGNABLE) & (similarity < SAME_PHOTO))
-    doubtful = doubtful[np.argsort(-similarity[doubtful], kind="stable")][:MAX_ALIGNED]
+def _block_similarity(one: np.ndarray, other: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Return how alike two stacks of details are: the median correlation of their 8 x 8 px blocks, float64 (M,).
 
-    def align(i: int) -> float:
-        a, b = pairs[i]
-        return _aligned_similarity(luminance[a], _turn(luminance[b], _ORDER[turn[i]]))
+    The median, because a ruler or a reflection fills only some blocks; weighted, because a block that is plain in both
+    photos holds noise of the encoder only. A pair with too few telling blocks is not judged (-1).
+
+    Args:
+        one: details, (M, 64, 64).
+        other: details, (M, 64, 64).
+        inside: where both photos show something, bool (M, 64, 64).
+    """
+    n, side = len(one), SIZE_PX // _BLOCK_PX
+
+    def blocks(photos: np.ndarray) -> np.ndarray:
+        return photos.reshape(n, side, _BLOCK_PX, side, _BLOCK_PX).swapaxes(2, 3).reshape(n, side * side, -1)
+
+    mask = blocks(inside).astype(np.float32)
+    count = mask.sum(axis=2)
+    details = []
+    for photos in (one, other):
+        cut = blocks(photos) * mask
+        details.append((cut - (cut.sum(axis=2) / np.maximum(count, 1))[..., None]) * mask)
+    size = [np.linalg.norm(detail, axis=2) for detail in details]
+    correlation = np.einsum("nbp,nbp->nb", *details) / np.maximum(size[0] * size[1], 1e-6)
+    power = np.maximum(size[0], size[1]) ** 2
+    weight = np.where(count >= mask.shape[2] / 2, power / (power + _NOISE**2), 0)
+    order = np.argsort(correlation, axis=1)
+    below = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
+    total = below[:, -1:]
+    middle = np.take_along_axis(order, (below >= total / 2).argmax(axis=1)[:, None], axis=1)
+    median = np.take_along_axis(correlation, middle, axis=1)[:, 0]
+    return np.where(total[:, 0] >= _MIN_WEIGHT, median, -1.0).astype(np.float64)
+
+
+def _verify(luminance: np.ndarray, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Return the similarity of each pair, as it lies or, where that leaves doubt, aligned; and whether it was aligned.
+
+    A pair whose best is not enough gets less than :data:`SAME_PHOTO`.
+    """
+    similarity = np.full(len(pairs), -1.0)
+    aligned = np.zeros(len(pairs), dtype=bool)
+    ways = pairs[["turn", "crop"]].to_numpy(dtype=np.float64)
+    for turn, crop in np.unique(ways, axis=0):
+        here = np.flatnonzero((ways == (turn, crop)).all(axis=1))
+        for start in range(0, len(here), 1024):
+            rows = here[start : start + 1024]
+            one, other = _views(luminance, pairs.iloc[rows], _ORDER[int(turn)], float(crop))
+            similarity[rows] = _block_similarity(_detail(one), _detail(other), (one > 0) & (other > 0))
+    doubtful = _worth_aligning(pairs, similarity)[: max(MAX_ALIGNED, len(luminance) // 4)]
+
+    def align(row: int) -> float:
+        pair = pairs.iloc[row : row + 1]
+        one, other = _views(luminance, pair, _ORDER[int(pair["turn"].iloc[0])], float(pair["crop"].iloc[0]))
+        return _aligned_similarity(one[0], other[0])
 
     with progress("align photos", len(doubtful), "pairs") as advance, ThreadPoolExecutor(available_cores()) as pool:
-        for i, aligned in zip(doubtful, pool.map(align, doubtful), strict=True):
-            if aligned >= SAME_PHOTO:
-                similarity[i], kind[i] = aligned, "same photo, cropped or shifted"
+        for row, value in zip(doubtful, pool.map(align, doubtful), strict=True):
+            if value >= SAME_ALIGNED:
+                similarity[row], aligned[row] = value, True
             advance(1)
-    return similarity, kind
+    return similarity, aligned
 
 
-def _aligned_similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Warp the second luminance onto the first (affine) and return their similarity; -1 where that does not work."""
-    one = np.ascontiguousarray(first, dtype=np.float32)
-    other = np.ascontiguousarray(second, dtype=np.float32)
+def _worth_aligning(pairs: pd.DataFrame, similarity: np.ndarray) -> np.ndarray:
+    """Return the rows to align, likeliest first: the two best ways of each pair that is in doubt in every way."""
+    ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
+    ways = pd.DataFrame({"a": ends[:, 0], "b": ends[:, 1], "similarity": similarity})
+    best = ways.groupby(["a", "b"])["similarity"].transform("max")
+    ways = ways[(best < SAME_PHOTO) & (similarity >= ALIGNABLE)].sort_values(
+        "similarity", ascending=False, kind="stable"
+    )
+    return ways.index[ways.groupby(["a", "b"]).cumcount() < WAYS_ALIGNED].to_numpy()
+
+
+def _views(
+    luminance: np.ndarray, pairs: pd.DataFrame, orientation: tuple[int, int, int], crop: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both luminances of pairs of one orientation and crop: the first ones cropped, the second ones turned."""
+    one = luminance[pairs["first"].to_numpy()]
+    other = _turn(luminance[pairs["second"].to_numpy()], orientation)
+    return one if crop == 1 else _cropped(one, crop), np.ascontiguousarray(other)
+
+
+def _aligned_similarity(one: np.ndarray, other: np.ndarray) -> float:
+    """Warp the second (64, 64) luminance onto the first (affine); return their similarity, -1 where that fails."""
     stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+    field, start = (one > 0).astype(np.uint8), np.eye(2, 3, dtype=np.float32)
     try:
-        start = np.eye(2, 3, dtype=np.float32)
-        everywhere = np.ones(one.shape, np.uint8)
-        _, warp = cv2.findTransformECC(one, other, start, cv2.MOTION_AFFINE, stop, everywhere, 5)
+        _, warp = cv2.findTransformECC(one, other, start, cv2.MOTION_AFFINE, stop, field, 5)
     except cv2.error:  # did not converge
         return -1.0
     if not 0.5 <= abs(float(np.linalg.det(warp[:, :2]))) <= 2.0:
         return -1.0
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    warped = cv2.warpAffine(other, warp, one.shape[::-1], flags=how, borderMode=cv2.BORDER_REFLECT)
-    inside = cv2.warpAffine(np.ones(one.shape, np.uint8), warp, one.shape[::-1], flags=how) > 0
-    detail = _detail(np.stack([one, warped]))
+    warped = cv2.warpAffine(other, warp, one.shape, flags=how, borderMode=cv2.BORDER_REFLECT)
+    seen = cv2.warpAffine((other > 0).astype(np.uint8), warp, one.shape, flags=how)
+    inside = (cv2.erode(seen, np.ones((3, 3), np.uint8), borderValue=1) > 0) & (one > 0)
+    photos = np.stack([one, np.where(inside, np.maximum(warped, 1), 0).astype(np.uint8)])
+    detail = _detail(photos)
     return float(_block_similarity(detail[:1], detail[1:], inside[None])[0])

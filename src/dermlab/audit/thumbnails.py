@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from scipy.fft import dctn
 
@@ -20,8 +21,9 @@ RECIPE = PixelRecipe(size_px=128, fit="squash", interpolation="bilinear")
 """128 px shows whether a photo is sharp at the size a model sees; squashed, a quarter turn keeps the whole picture."""
 
 SIZE_PX = 64
-N_FREQUENCIES = 8
 _BATCH = 512
+_DARK = 0.45  # of the luminance in the middle: a surround is darker, skin in shadow is not
+_EDGE_PX = 7  # the ring's own edge is blurred over this many pixels of 64
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
@@ -30,11 +32,8 @@ class Thumbnails:
     """N photos as the audit sees them; rows of unreadable photos are zero.
 
     Attributes:
-        luminance: uint8 (N, 64, 64).
-        spectrum: the 8 x 8 lowest frequencies of the luminance (DCT-II) without the mean, at unit length: float32
-            (N, 8, 8). Brightness and contrast are divided out; turning or mirroring a photo only swaps the two axes
-            and flips signs.
-        contrast: standard deviation of the luminance, float32 (N,).
+        luminance: uint8 (N, 64, 64); 0 marks what lies outside a dermatoscope's round field of view, and nothing else.
+        contrast: standard deviation of the luminance inside the field of view, float32 (N,).
         sharpness: what is finer than a 64th of the photo's side, root mean square in grey levels, float32 (N,).
         digest: hash of the thumbnail's pixels, "" where unreadable: (N,).
         content_hash: hash of the file's bytes, "" where it is missing: (N,).
@@ -42,7 +41,6 @@ class Thumbnails:
     """
 
     luminance: np.ndarray
-    spectrum: np.ndarray
     contrast: np.ndarray
     sharpness: np.ndarray
     digest: np.ndarray
@@ -66,7 +64,6 @@ class Thumbnails:
         failures = {row - start: reason for row, reason in self.failures.items() if start <= row < stop}
         return Thumbnails(
             self.luminance[rows],
-            self.spectrum[rows],
             self.contrast[rows],
             self.sharpness[rows],
             self.digest[rows],
@@ -80,7 +77,6 @@ def read_thumbnails(paths: Sequence[Path], *, pixels: Pixels | None = None) -> T
     pixels = open_pixels(paths, RECIPE) if pixels is None else pixels
     n = len(paths)
     luminance = np.zeros((n, SIZE_PX, SIZE_PX), dtype=np.uint8)
-    spectrum = np.zeros((n, N_FREQUENCIES, N_FREQUENCIES), dtype=np.float32)
     contrast, sharpness = np.zeros(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
     digest = np.full(n, "", dtype=object)
     pixels.fill("photos")
@@ -92,14 +88,13 @@ def read_thumbnails(paths: Sequence[Path], *, pixels: Pixels | None = None) -> T
             digest[rows] = [hashlib.blake2b(photo.tobytes(), digest_size=16).hexdigest() for photo in batch]
             large = batch.astype(np.float32) @ _LUMA
             small = large.reshape(len(rows), SIZE_PX, 2, SIZE_PX, 2).mean(axis=(2, 4))
-            luminance[rows] = np.rint(small).astype(np.uint8)
-            contrast[rows] = small.std(axis=(1, 2))
-            spectrum[rows] = low_frequencies(small)
+            inside = np.stack([_field_of_view(photo) for photo in small])
+            luminance[rows] = np.where(inside, np.clip(np.rint(small), 1, 255), 0)
+            contrast[rows] = np.std(small, axis=(1, 2), where=inside)
             sharpness[rows] = _fine_detail(large)
             advance(len(rows))
     return Thumbnails(
         luminance,
-        spectrum,
         contrast,
         sharpness,
         digest,
@@ -108,12 +103,20 @@ def read_thumbnails(paths: Sequence[Path], *, pixels: Pixels | None = None) -> T
     )
 
 
-def low_frequencies(luminance: np.ndarray) -> np.ndarray:
-    """Return the 8 x 8 lowest DCT-II frequencies of (N, 64, 64) luminances without the mean, at unit length."""
-    spectrum = dctn(luminance.astype(np.float32), axes=(1, 2), norm="ortho")[:, :N_FREQUENCIES, :N_FREQUENCIES].copy()
-    spectrum[:, 0, 0] = 0
-    length = np.linalg.norm(spectrum, axis=(1, 2), keepdims=True)
-    return np.divide(spectrum, length, out=np.zeros_like(spectrum), where=length > 1e-3)
+def _field_of_view(luminance: np.ndarray) -> np.ndarray:
+    """Return where a (64, 64) luminance shows something, bool: all of it, unless the corners are a dark surround.
+
+    A dermatoscope's ring is the same in every photo taken through it: whatever compares photos must look inside it.
+    """
+    middle = np.median(luminance[SIZE_PX // 4 : -SIZE_PX // 4, SIZE_PX // 4 : -SIZE_PX // 4])
+    dark = (luminance < _DARK * middle).astype(np.uint8)
+    corners = dark[0, 0], dark[0, -1], dark[-1, 0], dark[-1, -1]
+    if sum(map(int, corners)) < 3:
+        return np.ones(luminance.shape, dtype=bool)
+    _, regions = cv2.connectedComponents(dark)
+    of_corners = {int(regions[row, column]) for row in (0, -1) for column in (0, -1)} - {0}
+    surround = np.isin(regions, list(of_corners)).astype(np.uint8)
+    return cv2.dilate(surround, np.ones((_EDGE_PX, _EDGE_PX), np.uint8)) == 0
 
 
 def _fine_detail(luminance: np.ndarray) -> np.ndarray:
