@@ -179,9 +179,7 @@ def parse(
     names = positional_names(model)
     parser = _Parser(prog=program, description=summary + ".", allow_abbrev=False, add_help=True)
     parser.add_argument("--config", metavar="FILE.yaml", help="YAML file with the same fields; the command line wins")
-    parser.add_argument(
-        "--print_config", "--print-config", action="store_true", help="print the resolved config and stop"
-    )
+    parser.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON value on standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     fields: dict[str, Any] = model.model_fields  # type: ignore[attr-defined]
@@ -193,19 +191,20 @@ def parse(
         count = "*" if _is_many(field.annotation) else "?"
         parser.add_argument(f"positional:{name}", nargs=count, metavar=name.upper(), help=_help(field))
     for name, field in fields.items():
-        flags = [f"--{name}"] + ([f"--{name.replace('_', '-')}"] if "_" in name else [])
+        shown = argparse.SUPPRESS if name in names else _help(field)
         if _unwrapped(field.annotation) is bool:
-            parser.add_argument(
-                *flags, dest=name, action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=_help(field)
-            )
+            on = argparse.SUPPRESS if field.default is True else shown
+            off = shown if field.default is True else argparse.SUPPRESS
+            parser.add_argument(f"--{name}", dest=name, action="store_true", default=argparse.SUPPRESS, help=on)
+            parser.add_argument(f"--no_{name}", dest=name, action="store_false", default=argparse.SUPPRESS, help=off)
         else:
             parser.add_argument(
-                *flags,
+                f"--{name}",
                 dest=name,
                 action="append",
                 default=argparse.SUPPRESS,
                 metavar=_metavar(field),
-                help=_help(field),
+                help=shown,
             )
     plain, dotted = _take_dotted(words, fields)
     options, unknown = parser.parse_known_args(plain)
@@ -229,7 +228,7 @@ def parse(
 
 
 def _take_dotted(words: Sequence[str], fields: dict[str, Any]) -> tuple[list[str], list[tuple[list[str], str]]]:
-    """Separate ``--candidates.0.head.kind linear`` (a path into the config) from plain options."""
+    """Separate ``--candidates.0.head.kind linear`` (a path into the config) from plain options, written alike."""
     plain: list[str] = []
     dotted: list[tuple[list[str], str]] = []
     queue = list(words)
@@ -237,8 +236,9 @@ def _take_dotted(words: Sequence[str], fields: dict[str, Any]) -> tuple[list[str
         word = queue.pop(0)
         name = word[2:].split("=", 1)[0] if word.startswith("--") else ""
         parts = name.split(".")
-        if len(parts) > 1 and parts[0].replace("-", "_") in fields:
-            parts[0] = parts[0].replace("-", "_")
+        # Dashes and underscores in option names are the same; values after "=" stay as they are.
+        parts[0] = parts[0].replace("-", "_")
+        if len(parts) > 1 and parts[0] in fields:
             if "=" in word:
                 value = word.split("=", 1)[1]
             elif queue:
@@ -247,7 +247,7 @@ def _take_dotted(words: Sequence[str], fields: dict[str, Any]) -> tuple[list[str
                 raise InputError(f"{word}: expects a value")
             dotted.append((parts, value))
         else:
-            plain.append(word)
+            plain.append("--" + ".".join(parts) + word[2 + len(name) :] if name else word)
     return plain, dotted
 
 
@@ -356,7 +356,7 @@ def _help(field: Any) -> str:
     text = field.description or ""
     default = None if field.is_required() else field.get_default(call_default_factory=True)
     if default not in (None, (), "", False) and not hasattr(default, "model_dump"):
-        text += f" (default: {default})"
+        text += f" (default: {','.join(map(str, default)) if isinstance(default, tuple) else default})"
     return text.replace("%", "%%")
 
 

@@ -49,7 +49,7 @@ def test_the_command_line_beats_the_file_in_whatever_order(tmp_path: Path, order
 def test_dashes_and_underscores_and_lists_and_booleans() -> None:
     config = validate(Example, fields("x", "--by-site", "--names", "a,b", "--names", "[c, d]", "--limit", "none"))
     assert (config.names, config.by_site, config.limit) == (("a", "b", "c", "d"), True, None)
-    assert validate(Example, fields("x", "--no-by_site")).by_site is False
+    assert validate(Example, fields("x", "--no-by-site")).by_site is False
 
 
 def test_a_dotted_option_reaches_into_a_list(tmp_path: Path) -> None:
