@@ -436,16 +436,33 @@ def test_a_million_keys_are_found_in_a_moment(tmp_path):
         n = len(part)
         empty = np.empty(0, np.uint8)
         records._write_shard(tmp_path, empty, empty.dtype, part.tobytes(), [0] * n, [0] * n, [(0,)] * n, {})
-    names = [row.tobytes().hex() for row in raw]
-    start = time.perf_counter()
+    digits = raw.tobytes().hex()
+    names = [digits[start : start + 32] for start in range(0, len(digits), 32)]
+    clock = time.process_time  # the machine may be busy with other things
+    start = clock()
     store = RecordStore(tmp_path)
-    opened = time.perf_counter()
     rows = store.rows(names)
-    found = time.perf_counter()
+    seconds = clock() - start
     assert len(store) == len(np.unique(rows)) == 1_000_000
     assert (rows >= 0).all()
-    assert opened - start < 5
-    assert found - opened < 5
+    start = clock()
+    table = {name: row for row, name in enumerate(names)}
+    assert sum(table[name] for name in names) > 0
+    assert seconds < 4 * (clock() - start)
+
+
+def test_copies_of_keys_that_share_their_first_half_are_one_key_each(tmp_path):
+    names = ["ab" * 8 + f"{i:016x}" for i in range(20)]
+    for turn in range(3):
+        with RecordStore(tmp_path / str(turn)) as store:
+            for i, name in enumerate(names):
+                store.append(name, np.array([i, turn]))
+        for shard in shard_files(tmp_path / str(turn)):
+            (tmp_path / "all").mkdir(exist_ok=True)
+            shard.path.rename(tmp_path / "all" / shard.path.name)
+    store = RecordStore(tmp_path / "all")
+    assert len(store) == 20
+    np.testing.assert_array_equal(store.gather(store.rows(names)), [[i, 2] for i in range(20)])
 
 
 def test_a_record_does_not_wait_for_ever_to_be_sealed(tmp_path):

@@ -314,9 +314,12 @@ class RecordStore:
         self._shards.extend(shards)
         if not len(digests):
             return
-        order = np.lexsort((numbers, digests[:, 1], digests[:, 0]))
-        last = np.append((np.diff(digests[order], axis=0) != 0).any(axis=1), True)
-        chosen = order[last]
+        order = np.argsort(digests[:, 0], kind="stable")  # stable: of one key the newest shard's record comes last
+        steps = np.diff(digests[order], axis=0) != 0
+        if (~steps[:, 0] & steps[:, 1]).any():  # two keys share their first half: sort by the second half too
+            order = np.lexsort((numbers, digests[:, 1], digests[:, 0]))
+            steps = np.diff(digests[order], axis=0) != 0
+        chosen = order[np.append(steps.any(axis=1), True)]
         numbers, locals_, digests = numbers[chosen], locals_[chosen], digests[chosen]
         rows = self._find(digests)
         unknown = rows < 0
@@ -790,7 +793,7 @@ def prune(
 
 def _digests(keys: Sequence[str]) -> np.ndarray:
     """Return keys as (N, 2) uint64: 32 hexadecimal digits as they are, anything else hashed."""
-    if all(len(key) == 32 for key in keys):
+    if set(map(len, keys)) == {32}:
         with contextlib.suppress(ValueError):
             raw = bytes.fromhex("".join(keys))
             if len(raw) == 16 * len(keys):  # fromhex skips blanks, so a key with a blank shows here
