@@ -211,7 +211,7 @@ def encode(
     """Yield the vectors of cached photos, batch by batch, while the next batches are made in threads.
 
     Args:
-        encoder: moved to the runtime's device and left there; its mode is put to evaluation.
+        encoder: its weights are moved to the runtime's device and left there; its mode is not touched.
         pixels: photos under the encoder's own recipe.
         indices: (N,) which photos.
         runtime: device and precision.
@@ -253,14 +253,16 @@ def _forward(
     """Run batches through an encoder in one autocast context, which casts the weights once and not at every batch."""
     import torch
 
-    encoder.eval().to(runtime.device).to(memory_format=torch.channels_last)
+    from dermlab.models.inference import for_inference
+
+    network = for_inference(encoder, runtime, encoder.preprocess.size_px)
     with torch.inference_mode(), runtime.autocast():
         while True:
             try:
                 batch = next(images, None)
                 if batch is None:
                     return
-                vectors = encoder(batch).float().cpu().numpy()
+                vectors = network(batch).float().cpu().numpy()
             except torch.OutOfMemoryError:
                 raise DermlabError(
                     f"encoder {encoder.name}: a batch of {batch_size} does not fit into the memory of "

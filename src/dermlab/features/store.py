@@ -16,6 +16,8 @@ from dermlab.data.decode import DECODER_VERSION
 
 FOLDER = "features"
 SHARD_BYTES = 16 << 20
+# To be raised when models/inference.py comes to give other values: what was computed before is then not found.
+NUMERICS_VERSION = 1
 LIBRARY_PACKAGES = {
     "torchvision": ("torch", "torchvision"),
     "timm": ("torch", "timm"),
@@ -41,6 +43,7 @@ def feature_key(encoder: Mapping[str, Any], runtime: Runtime, *, pooling: str = 
             "pooling": pooling,
             "precision": runtime.precision,
             "device": runtime.device.partition(":")[0],
+            "numerics": NUMERICS_VERSION,
             "versions": versions,
         }
     )
