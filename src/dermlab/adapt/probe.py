@@ -143,8 +143,8 @@ def run_probe(
     warnings = _input_warnings(inputs, features, settings)
     parts: list[pd.DataFrame] = []
     reports: list[dict[str, Any]] = []
-    keys = split[["repeat", "fold"]].drop_duplicates().itertuples(index=False)
-    folds = [(int(key.repeat), int(key.fold), _assignment(split, key.repeat, key.fold)) for key in keys]
+    keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
+    folds = [(repeat, fold, _assignment(split, repeat, fold)) for repeat, fold in keys]
     model = _model_description(dataset, settings, target, features)
     with progress(f"fit {head.kind}", len(folds), "folds") as advance:
         for repeat, fold, part in folds:
@@ -386,7 +386,7 @@ def assemble(
     return blocks[0] if len(blocks) == 1 else np.concatenate(blocks, axis=1)
 
 
-def over_classes(probabilities: np.ndarray, known: Sequence[Any], classes: Sequence[str]) -> np.ndarray:
+def over_classes(probabilities: np.ndarray, known: Sequence[Any] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Return probabilities (N, C) over all classes of the target; a class that training lacked gets 0."""
     result = np.zeros((len(probabilities), len(classes)))
     place = pd.Index(classes).get_indexer(pd.Index([str(name) for name in known]))
