@@ -205,9 +205,16 @@ def test_without_a_baseline_the_winner_is_held_against_the_best_floor() -> None:
 
 
 def test_a_floor_that_wins_is_said_to_be_one() -> None:
-    decision = decided([outcome("questionnaire", 0.7, kind="floor", encoder=None), outcome("net", 0.6)], [])
+    outcomes = [outcome("questionnaire", 0.7, kind="floor", encoder=None), outcome("net", 0.6)]
+    rival = Rival("net", "candidate", pair("questionnaire", "net", 0.01, 0.05))
+    decision = decided(outcomes, [], rival=rival)
     assert decision.winner == "questionnaire"
-    assert "It is a floor" in decision.sentence
+    assert (
+        "It is a floor: no candidate has been shown to add anything to it (against net: +1.0 points"
+        in decision.sentence
+    )
+    rival = Rival("net", "candidate", pair("questionnaire", "net", 0.1, 0.05))
+    assert "better than the best candidate, net" in decided(outcomes, [], rival=rival).sentence
 
 
 def test_a_better_one_that_may_not_ship_is_named() -> None:

@@ -97,7 +97,7 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     outcomes = order(outcomes)
     # From here on the choice stands, and the test part may speak.
     note("comparing on test")
-    tables = {outcome.name: _predictions(setting, outcome) for outcome in outcomes if outcome.scored}
+    tables = {item.name: item.table for item in outcomes if item.scored and item.table is not None}
     comparison = _compare(setting, outcomes, tables)
     rival = _rival(setting, winner, outcomes, tables, baseline) if winner is not None else None
     decision = decide(
@@ -172,12 +172,6 @@ def _gate(dataset: Dataset, config: BakeoffConfig, target: str) -> tuple[list[Fi
     return findings, waivers
 
 
-def _predictions(setting: Setting, outcome: Outcome) -> Predictions:
-    from dermlab.evaluate.predictions import read_predictions
-
-    return read_predictions(setting.out / outcome.run)
-
-
 def _compare(setting: Setting, outcomes: Sequence[Outcome], tables: dict[str, Predictions]) -> list[dict[str, Any]]:
     """Compare all pairs on the photos that every candidate could read, and write the ranks into the outcomes."""
     from dermlab.evaluate.compare import compare_predictions, ranks
@@ -207,15 +201,18 @@ def _rival(
     tables: dict[str, Predictions],
     baseline: Baseline | None,
 ) -> Rival | None:
-    """Compare the winner with the baseline, else with the floor that is best on val."""
+    """Compare the winner with the baseline, else with the best floor; a floor that won, with the best candidate."""
     from dermlab.evaluate.compare import compare_predictions
 
     ours = tables[winner.name].test()
-    floor = next((item for item in outcomes if item.kind == "floor" and item.scored and not item.winner), None)
+    kind: Literal["baseline", "floor", "candidate"] = "floor" if winner.kind != "floor" else "candidate"
+    rivals = [
+        item for item in outcomes if (item.kind == "floor") == (kind == "floor") and item.scored and not item.flags
+    ]
     if baseline is not None:
-        name, theirs = baseline.name, baseline.predictions
-    elif floor is not None:
-        name, theirs = floor.name, tables[floor.name].test()
+        kind, name, theirs = "baseline", baseline.name, baseline.predictions
+    elif rivals:
+        name, theirs = rivals[0].name, tables[rivals[0].name].test()
     else:
         return None
     both = set(ours.frame["image_id"]) & set(theirs.frame["image_id"])
@@ -226,5 +223,4 @@ def _rival(
         n_boot=setting.config.n_boot,
         seed=setting.config.seed,
     )
-    kind: Literal["baseline", "floor"] = "baseline" if baseline is not None else "floor"
     return Rival(name, kind, {**pair, "a": winner.name, "b": name})

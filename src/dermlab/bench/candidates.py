@@ -187,6 +187,7 @@ def _outcome(setting: Setting, item: Plan, result: ProbeResult) -> Outcome:
     """Read a run into an outcome; what decides who may win is taken from train and val only."""
     predictions = result.predictions()
     outcome = _base(setting, item)
+    outcome.table = predictions
     outcome.metrics = result.metrics
     outcome.val_score = result.val_score if math.isfinite(result.val_score) else None
     outcome.warnings = list(result.warnings)

@@ -25,13 +25,13 @@ class Rival:
     val. So nothing is corrected for.
 
     Attributes:
-        name: the baseline's name, or that of the best floor on val.
-        kind: which of the two.
+        name: the baseline's name; without one the best floor on val, or, where a floor won, the best candidate.
+        kind: which of them.
         pair: the paired comparison on test, ``a`` the winner and ``b`` the rival.
     """
 
     name: str
-    kind: Literal["baseline", "floor"]
+    kind: Literal["baseline", "floor", "candidate"]
     pair: Mapping[str, Any]
 
 
@@ -43,7 +43,7 @@ class Decision:
         word: ``GO``, ``NO-GO``, ``CANNOT TELL`` against a baseline; ``WINNER`` or ``NO WINNER`` without one.
         sentence: the decision in one or two sentences.
         winner: the winner's name.
-        against: what the winner was held against: ``name, kind (baseline|floor), difference, low, high, verdict``.
+        against: what the winner was held against: ``name, kind, difference, low, high, verdict``.
         fallback: ``name`` and ``sentence``.
         change: what would change the decision, a sentence each.
     """
@@ -80,7 +80,7 @@ def decide(
         metric: the metric that decides.
         use: the intended use.
         group_by: the column that groups are of, for the words.
-        rival: what the winner is held against: the baseline where there is one, else the best floor.
+        rival: what the winner is held against.
         baseline: the baseline's name, also where nobody won.
         margin: the least difference that is worth a change, as a share (0.02 is two points).
     """
@@ -92,13 +92,11 @@ def decide(
     change = _rivals(outcomes, winner, metric, use)
     fallback = _fallback(outcomes, winner, comparison, metric)
     against = None if rival is None else {**_effect(rival.pair), "name": rival.name, "kind": rival.kind}
-    if rival is None or rival.kind == "floor":
+    if rival is None or rival.kind != "baseline":
         able = f"the candidates that may go into {words.use_words(use)}"
         sentence = f"{winner.name} was best on validation among {able}: {measured}."
-        if winner.kind == "floor":
-            sentence += " It is a floor: no candidate has been shown to add anything to it."
-        elif rival is not None:
-            sentence += _against_floor(rival, metric)
+        if rival is not None:
+            sentence += _against(rival, metric)
             if rival.pair["verdict"] == "cannot tell apart":
                 change += _needed(rival.pair, 0.0, groups)
         change.append(
@@ -244,13 +242,22 @@ def _measured(winner: Outcome, metric: str, groups: str) -> str:
     return f"{label} {figure} on {n:,} {unit}{of} it had not seen"
 
 
-def _against_floor(rival: Rival, metric: str) -> str:
-    gap = _gap(rival.pair, metric)
-    if rival.pair["verdict"] == "a better":
+def _against(rival: Rival, metric: str) -> str:
+    """Say what follows from a comparison with a floor, or, where a floor won, with the best candidate."""
+    gap, verdict = _gap(rival.pair, metric), rival.pair["verdict"]
+    doubt = f"{gap}, p = {words.p_value(rival.pair['p'])}"
+    if rival.kind == "candidate":
+        floor = " It is a floor"
+        if verdict == "a better":
+            return f"{floor}, and better than the best candidate, {rival.name}: {gap}. Photos were not shown to help."
+        if verdict == "b better":
+            return f"{floor}; on test the candidate {rival.name} is better ({gap}), which val did not see."
+        return f"{floor}: no candidate has been shown to add anything to it (against {rival.name}: {doubt})."
+    if verdict == "a better":
         return f" It beats the best floor, {rival.name}: {gap}."
-    if rival.pair["verdict"] == "b better":
+    if verdict == "b better":
         return f" On test the floor {rival.name} is better: {gap}. Do not ship it."
-    return f" These data cannot tell it from a floor, {rival.name}: {gap}, p = {words.p_value(rival.pair['p'])}."
+    return f" These data cannot tell it from a floor, {rival.name}: {doubt}."
 
 
 def _unknown_data(winner: Outcome, use: str) -> str:

@@ -33,7 +33,7 @@ def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]
     members = [outcome for outcome in outcomes if outcome.kind == "candidate" and outcome.may_win]
     if len(members) < 2:
         return []
-    tables = {member.name: read_predictions(setting.out / member.run) for member in members}
+    tables = {member.name: member.table for member in members if member.table is not None}
     folder, config = setting.out / FOLDER, setting.config
     record: dict[str, object] = {
         "command": "bakeoff ensemble",
@@ -69,6 +69,7 @@ def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]
         weights=weights,
         warnings=list(predictions.warnings),
         cost=_cost(used),
+        table=predictions,
         mistakes=confident_mistakes(predictions),
     )
     outcome.under(terms, setting.data_terms)

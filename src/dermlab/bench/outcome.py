@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dermlab.bench.terms import Terms
 from dermlab.licensing.triage import CONDITIONS, VIABLE, worst
+
+if TYPE_CHECKING:
+    from dermlab.evaluate.predictions import Predictions
 
 MAY_SHIP = (VIABLE, CONDITIONS)
 COSTS = ("seconds", "embed_seconds", "images_per_second", "full_seconds")
@@ -39,6 +42,7 @@ class Outcome:
         cost: by the names of :data:`COSTS`; None where it was not measured.
         winner: whether it won.
         rank: 1 + the number of candidates significantly better on test.
+        table: its predictions.
         mistakes: the most confident mistakes on test: ``image_id, unit, label, predicted, confidence``.
     """
 
@@ -62,6 +66,7 @@ class Outcome:
     cost: dict[str, float | None] = field(default_factory=lambda: dict.fromkeys(COSTS))
     winner: bool = False
     rank: int | None = None
+    table: Predictions | None = field(default=None, repr=False)
     mistakes: list[dict[str, Any]] = field(default_factory=list)
 
     def under(self, encoder: Terms, data: Terms) -> None:

@@ -121,9 +121,14 @@ def _candidate(outcome: Outcome) -> dict[str, Any]:
 
 
 def _warnings(outcomes: Sequence[Outcome], baseline: Baseline | None) -> list[str]:
-    """Return what a reader must know of the winner's figures (else of all), and of the baseline's."""
+    """Return what a reader must know of the winner's figures (else of all), and of the baseline's.
+
+    Which questionnaire columns were left out stands with the data.
+    """
     winner = [outcome for outcome in outcomes if outcome.winner]
-    lines = [line for outcome in winner or outcomes for line in outcome.warnings]
+    lines = [
+        line for outcome in winner or outcomes for line in outcome.warnings if not line.startswith("questionnaire")
+    ]
     if baseline is not None:
         lines += [f"baseline {baseline.name}: {line}" for line in baseline.warnings]
     return list(dict.fromkeys(lines))
@@ -169,4 +174,13 @@ def _reproduce(setting: Setting, data: Mapping[str, Any], outcomes: Sequence[Out
 
 def told(config: Any) -> dict[str, Any]:
     """Return a bake-off's config as it is written down: what stands at its default is left out."""
-    return {"data": str(config.data), **config.model_dump(mode="json", exclude_defaults=True)}
+    fields = {"data": str(config.data), **config.model_dump(mode="json", exclude_defaults=True)}
+    if "heads" in fields:
+        fields["heads"] = [_word(head) for head in fields["heads"]]
+    for candidate in fields.get("candidates", []):
+        candidate["head"] = _word(candidate["head"])
+    return fields
+
+
+def _word(head: dict[str, Any]) -> dict[str, Any] | str:
+    return str(head["kind"]) if list(head) == ["kind"] else head

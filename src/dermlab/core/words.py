@@ -95,8 +95,10 @@ def tick(value: float, kind: str = "share") -> str:
 
 
 def whole(share: float | None) -> str:
-    """Write a share in whole percent."""
-    return "–" if share is None else f"{100 * share:.0f}%"
+    """Write a share in whole percent; a small one is not nothing."""
+    if share is None:
+        return "–"
+    return "<1%" if 0 < share < 0.005 else f"{100 * share:.0f}%"
 
 
 def count(n: float | None) -> str:

@@ -13,6 +13,7 @@ COLUMNS = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
 SYMBOLS = {"GO": "✓", "NO-GO": "✕", "CANNOT TELL": "≈", "WINNER": "★", "NO WINNER": "✕"}
 TONES = {"GO": "go", "NO-GO": "no-go", "CANNOT TELL": "cannot-tell", "WINNER": "winner", "NO WINNER": "no-go"}
 VERDICT_TONES = {"viable": "good", "viable with conditions": "unsure", "blocked": "bad", "unknown": "bad"}
+RIVALS = {"baseline": "", "floor": " (best floor)", "candidate": " (best candidate)"}
 SEVERITIES = ("error", "warning", "info")
 Json = dict[str, Any]
 
@@ -138,7 +139,7 @@ def _tiles(record: Json) -> list[Json]:
     if against:
         tiles.append(
             {
-                "label": f"Against {against['name']}" + ("" if against["kind"] == "baseline" else " (best floor)"),
+                "label": f"Against {against['name']}{RIVALS[against['kind']]}",
                 "value": words.points(against["difference"], kind) + (" points" if kind == "share" else ""),
                 "note": f"95% interval {words.points(against['low'], kind)} to {words.points(against['high'], kind)}",
                 "words": False,
@@ -369,6 +370,9 @@ def _data(data: Json, pictures: Mapping[str, str]) -> Json:
         for name, ids in data["samples"].items()
         if ids
     ]
+    because: dict[str, list[str]] = {}
+    for item in data["dropped"]:
+        because.setdefault(item["reason"], []).append(item["column"])
     table = data["balance"]
     columns = list(table[0]) if table else []
     return {
@@ -378,6 +382,7 @@ def _data(data: Json, pictures: Mapping[str, str]) -> Json:
         "balance": balance,
         "split_note": note,
         "missing": missing,
+        "dropped": [{"columns": ", ".join(columns), "reason": reason} for reason, columns in because.items()],
         "samples": samples if pictures else [],
         "balance_table": {
             "columns": columns,
