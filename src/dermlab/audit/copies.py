@@ -148,7 +148,10 @@ def _divided(
     what = "identical photo" if code == "duplicates" else "near-identical photo"
     message = f"{where}: {plural(n, what)} {'is' if n == 1 else 'are'} in more than one part."
     evidence = {"n": n, "n_pairs": len(table), "examples": examples(table)}
-    remedy = f"Remove the copies from the source and import and split again, or 'waive: [{code}]'; {_LIST}."
+    remedy = (
+        f"Keep one of each, or file them under one patient or lesion, then import and split again; "
+        f"or 'waive: [{code}]'. {_LIST}."
+    )
     return [Finding(code, "error", message, evidence, remedy, table)]
 
 

@@ -39,10 +39,10 @@ at most .07, a brighter exposure by at most .26 (99 in 100), a crop of 5 % by .2
 
 SAME_PHOTO = 0.50
 """Median correlation of the blocks' fine detail from which on two photos are one as they lie. Re-encoded, resized,
-turned and mirrored copies have .68 and more, two different lesions .33 at most."""
+turned and mirrored copies have .68 and more, two different lesions .41 at most."""
 
-SAME_ALIGNED = 0.60
-"""The same after alignment, which makes different photos a little more alike, too: .51 at most."""
+SAME_ALIGNED = 0.65
+"""The same for a crop and after alignment: with more ways to try, different photos get more alike, up to .55."""
 
 ALIGNABLE = 0.10
 """Pairs whose detail correlates at least this much as they lie are worth aligning."""
@@ -173,7 +173,7 @@ def _same_photo(thumbnails: Thumbnails, singles: np.ndarray) -> pd.DataFrame:
     ways["similarity"], aligned = _verify(luminance, ways)
     ways["kind"] = np.where(aligned | (ways["crop"] < 1), "same photo, cropped or shifted", "same photo")
     ways["orientation"] = np.array(list(_ORIENTATIONS.values()), dtype=object)[ways["turn"]]
-    ways = ways[ways["similarity"] >= SAME_PHOTO]
+    ways = ways[ways["similarity"] >= _required(ways)]
     ends = singles[ways[["first", "second"]].to_numpy()]
     ways["a"], ways["b"] = ends.min(axis=1), ends.max(axis=1)
     # One pair may match in several ways, a symmetrical lesion in several orientations: as it lies best.
@@ -340,10 +340,7 @@ def _block_similarity(one: np.ndarray, other: np.ndarray, inside: np.ndarray) ->
 
 
 def _verify(luminance: np.ndarray, pairs: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Return the similarity of each pair, as it lies or, where that leaves doubt, aligned; and whether it was aligned.
-
-    A pair whose best is not enough gets less than :data:`SAME_PHOTO`.
-    """
+    """Return the similarity of each pair, as it lies or, where that leaves doubt, aligned; and which were aligned."""
     similarity = np.full(len(pairs), -1.0)
     aligned = np.zeros(len(pairs), dtype=bool)
     ways = pairs[["turn", "crop"]].to_numpy(dtype=np.float64)
@@ -372,11 +369,14 @@ def _worth_aligning(pairs: pd.DataFrame, similarity: np.ndarray) -> np.ndarray:
     """Return the rows to align, likeliest first: the two best ways of each pair that is in doubt in every way."""
     ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
     ways = pd.DataFrame({"a": ends[:, 0], "b": ends[:, 1], "similarity": similarity})
-    best = ways.groupby(["a", "b"])["similarity"].transform("max")
-    ways = ways[(best < SAME_PHOTO) & (similarity >= ALIGNABLE)].sort_values(
-        "similarity", ascending=False, kind="stable"
-    )
+    found = pd.Series(similarity >= _required(pairs)).groupby([ways["a"], ways["b"]]).transform("any")
+    ways = ways[~found & (similarity >= ALIGNABLE)].sort_values("similarity", ascending=False, kind="stable")
     return ways.index[ways.groupby(["a", "b"]).cumcount() < WAYS_ALIGNED].to_numpy()
+
+
+def _required(ways: pd.DataFrame) -> np.ndarray:
+    """Return the similarity that makes two photos one, as they lie: more for a crop."""
+    return np.where(ways["crop"] == 1, SAME_PHOTO, SAME_ALIGNED)
 
 
 def _views(
