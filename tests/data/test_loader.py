@@ -113,7 +113,7 @@ def test_augmented_batches_are_the_views_drawn_for_each_photo(opened):
             out = np.empty((24, 24, 3), np.float32)
             render(image, views, 0, out)
             values = torch.from_numpy(out)
-            normalise.in_place(values)
+            normalise.write(values, values)
             assert torch.equal(tensor, values.permute(2, 0, 1))
 
 
@@ -137,6 +137,32 @@ def test_threads_batch_size_and_prefetch_change_no_bit(opened):
         results.append(torch.cat([batch for batch, _ in parts]))
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+def test_a_batch_that_is_held_is_not_written_over(opened):
+    order = np.tile(np.arange(23), 20)
+    options = {"mean": MEAN, "std": STD, "threads": 3}
+    held, copies = [], []
+    for batch, _ in batches(opened[0], order, 8, **options):
+        held.append([batch, batch[:2], batch[0].numpy()][len(held) % 3])  # also by a view or an array
+        copies.append(np.array(held[-1]))
+        del batch
+    for kept, copy in zip(held, copies, strict=True):
+        np.testing.assert_array_equal(np.asarray(kept), copy)
+
+
+def test_memory_of_batches_that_are_let_go_is_used_again(opened):
+    memory = loader._BatchMemory(2)
+    first = memory.take((4, 5), torch.float32)
+    second = memory.take((4, 5), torch.bfloat16)
+    assert first.data_ptr() != second.data_ptr()
+    address = first.data_ptr()
+    view = first[1]
+    del first
+    assert memory.take((4, 5), torch.float32).data_ptr() != address
+    del view
+    assert memory.take((4, 5), torch.float32).data_ptr() == address
+    assert memory.take((2, 5), torch.float32).data_ptr() == address
 
 
 def test_seeds_and_epochs_give_other_views(opened):

@@ -6,6 +6,9 @@ batch depends on nothing but its arguments.
 
 from __future__ import annotations
 
+import math
+import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -44,19 +47,23 @@ class Normalise:
         mean64, std64 = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         self._scale = (1 / (255 * std64)).float().to(self.device)
         self._bias = (-mean64 / std64).float().to(self.device)
+        self._row: tuple[torch.Tensor, torch.Tensor] = (self._scale, self._bias)
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, H, W) in channels-last memory from (B, H, W, 3) uint8."""
         values = pixels.to(self.device, non_blocking=True).to(torch.float32)
-        self.in_place(values)
+        self.write(values, values)
         return values.to(self.dtype).permute(0, 3, 1, 2)
 
-    def in_place(self, values: torch.Tensor) -> None:
-        """Normalise contiguous float32 pixels (..., W, 3) where they lie."""
-        width = values.shape[-2]
+    def write(self, values: torch.Tensor, out: torch.Tensor) -> None:
+        """Normalise contiguous float32 pixels (..., W, 3) into ``out``, which may be the same."""
         # Rows of width × 3 numbers keep the inner loop long; three numbers at a time it is five times slower.
-        rows = values.view(-1, width * 3)
-        torch.addcmul(self._bias.repeat(width), rows, self._scale.repeat(width), out=rows)
+        length = values.shape[-2] * 3
+        scale, bias = self._row
+        if len(scale) != length:
+            scale, bias = self._scale.repeat(length // 3), self._bias.repeat(length // 3)
+            self._row = scale, bias
+        torch.addcmul(bias, values.view(-1, length), scale, out=out.view(-1, length))
 
 
 def batches(
@@ -104,6 +111,7 @@ def batches(
     device = normalise.device
     threads = threads or available_cores()
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+    memory = _BatchMemory(threads + prefetch + 2)  # and one with the caller, one just let go of
 
     def make(chosen: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         images, chosen = _without_failures(pixels, chosen)
@@ -114,10 +122,9 @@ def batches(
         size = pixels.recipe.size_px if augment is None else augment.size_px
         shape = (len(images), size, size, 3)
         if device.type != "cpu":
-            return _as_pixels(
-                images, views, torch.empty(shape, dtype=torch.uint8, pin_memory=stream is not None)
-            ), chosen
-        return _as_numbers(images, views, torch.empty(shape, dtype=dtype), normalise), chosen
+            made = torch.empty(shape, dtype=torch.uint8, pin_memory=stream is not None)
+            return _as_pixels(images, views, made), chosen
+        return _as_numbers(images, views, memory.take(shape, dtype), normalise), chosen
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dermlab-batches", initializer=_one_core_each)
     waiting: deque[Future[tuple[torch.Tensor, np.ndarray]]] = deque()
@@ -151,6 +158,33 @@ def batches(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+class _BatchMemory:
+    """Memory for batches, used again when nobody holds a tensor over it any more.
+
+    Fresh memory costs a page fault every 4 kB, which for a batch is as long as filling it.
+    """
+
+    def __init__(self, n_kept: int) -> None:
+        self._n_kept = n_kept
+        self._blocks: list[np.ndarray] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Return an uninitialised tensor."""
+        n_bytes = math.prod(shape) * dtype.itemsize
+        with self._lock:
+            for place in range(len(self._blocks)):
+                # A tensor over the block, or a view of it, would hold a reference besides the list's and this call's.
+                if self._blocks[place].nbytes >= n_bytes and sys.getrefcount(self._blocks[place]) == 2:
+                    block = self._blocks[place]
+                    break
+            else:
+                block = np.empty(max(1, n_bytes), np.uint8)  # numpy asks for huge pages, torch does not
+                if len(self._blocks) < self._n_kept:
+                    self._blocks.append(block)
+            return torch.from_numpy(block)[:n_bytes].view(dtype).view(shape)
+
+
 def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
     """Return a shuffled order of ``n`` photos, (n,) int64, that depends on seed and epoch alone."""
     return generator(seed, "order", epoch).permutation(n)
@@ -177,17 +211,23 @@ def _as_pixels(images: list[np.ndarray], views: Views | None, made: torch.Tensor
 def _as_numbers(
     images: list[np.ndarray], views: Views | None, made: torch.Tensor, normalise: Normalise
 ) -> torch.Tensor:
-    """Fill a normalised batch photo by photo, each while it is in the core's own cache; return it as (B, 3, S, S)."""
+    """Fill a normalised batch photo by photo and return it as (B, 3, S, S).
+
+    Each photo is worked on in one small array, which stays in the core's own cache; the batch, which does not, is
+    written once and never read.
+    """
     scratch = torch.empty(made.shape[1:], dtype=torch.float32)
+    pixels = scratch.numpy()
     for place, image in enumerate(images):
-        values = made[place] if made.dtype == torch.float32 else scratch
         if views is None:
-            values.numpy()[...] = image
+            pixels[...] = image
         else:
             # float32 straight away: it spares a rounding, and OpenCV resizes it faster than uint8.
-            render(image, views, place, values.numpy())
-        normalise.in_place(values)
-        if values is scratch:
+            render(image, views, place, pixels)
+        if made.dtype == torch.float32:
+            normalise.write(scratch, made[place])
+        else:
+            normalise.write(scratch, scratch)
             made[place] = scratch
     return made.permute(0, 3, 1, 2)
 
