@@ -84,11 +84,11 @@ class BakeoffConfig(Config):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> BakeoffConfig:
-        if not self.encoders and not self.candidates:
-            raise ValueError("no candidate: name encoders: (and heads:), or candidates:")
         for place, head in enumerate(self.heads):
             if head.kind in WITHOUT_ENCODER:
                 raise ValueError(f"heads.{place}: {head.kind!r} looks at no photo; it is among the floors anyway")
+        if not self.everything():
+            raise ValueError("no candidate: name encoders: and heads:, or candidates:")
         if self.margin and self.baseline is None:
             raise ValueError("margin: needs a baseline: to be held against")
         if self.repeats > 1 and self.folds is None:

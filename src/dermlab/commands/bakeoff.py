@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -50,14 +49,14 @@ class BakeoffResult:
 def run(config: BakeoffConfig) -> BakeoffResult:
     """Run the bake-off, draw its report and return what a person or a script wants of it."""
     from dermlab.bench.bakeoff import run_bakeoff
+    from dermlab.bench.record import leaderboard_row
     from dermlab.report.html import write_report
 
     recipe = Recipe.model_validate(config.model_dump(exclude={"out"}))
     result = run_bakeoff(recipe, config.out)
     report = write_report(config.out, photos=config.photos)
+    rows = tuple(leaderboard_row(outcome) for outcome in result.outcomes)
     leaderboard = config.out / "leaderboard.csv"
-    with open(leaderboard, encoding="utf-8", newline="") as file:
-        rows = tuple(csv.DictReader(file))
     return BakeoffResult(leaderboard, report, asdict(result.decision), rows, tuple(table(result)))
 
 
