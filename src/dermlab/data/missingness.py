@@ -28,8 +28,8 @@ RULED_OUT_LIFT = 0.02
 """A class counts as ruled out where it turns up at most this often relative to its expectation: one mistyped record in
 fifty does not hide a leak."""
 
-MIN_CLASS_GROUPS = 5
-"""A class of fewer groups is too small for an AUROC of its own."""
+MIN_CLASS_GROUPS = 8
+"""A class of fewer groups is too small for an AUROC of its own: all of 5 are blank, or none, by chance too often."""
 
 N_FOLDS = 5
 
