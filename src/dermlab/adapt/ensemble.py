@@ -96,11 +96,9 @@ class EnsembleHead(Head):
             (name, clone(head).set_params(classes=inner).fit(X, codes, validation=validation)) for name, head in heads
         ]
         self.weights_ = np.full(len(self.heads_), 1.0 / len(self.heads_))
-        if validation is not None and len(validation[1]):
-            self.weights_ = choose_weights(
-                np.stack([head.predict_proba(validation[0]) for _, head in self.heads_]), validation[1]
-            )
-            assert codes_val is not None
+        if X_val is not None and codes_val is not None and validation is not None and len(validation[1]):
+            judged = np.stack([head.predict_proba(validation[0]) for _, head in self.heads_])
+            self.weights_ = choose_weights(judged, validation[1])
             self.head_report_["val_score"] = self._score(codes_val, self._seen_probabilities(X_val))
         names = [name for name, _ in self.heads_]
         self.head_report_ |= {

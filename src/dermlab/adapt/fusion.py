@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
 JOINT_RATE = 0.1
 """Joint training goes on from finished branches, at a tenth of their rate."""
 
+JOINT_FROM = 1000
+"""Training samples from which joint training is tried. On PAD-UFES-20's 505 it gained .000 to .009 of log loss on val,
+never more than its standard error, in ten of ten fits."""
+
 
 class FusionHead(MLPHead):
     """The seeds' Gen2A head on ``X = [embedding | encoded questionnaire]``.
@@ -28,8 +34,8 @@ class FusionHead(MLPHead):
        knows what to do when they really are;
     3. both joined, their logits added less the log prior both contain
        (:meth:`dermlab.models.fusion.FusionNetwork.join`), and trained together at a tenth of the rate. The joint
-       training is kept only where it beats its start on val by more than one standard error of the paired difference
-       in log loss; on a few hundred photos it does not.
+       training is tried from 1,000 training samples on, and kept only where it beats its start on val by more than one
+       standard error of the paired difference in log loss.
 
     Why not all at once, as the seeds did on 121,514 photos: on PAD-UFES-20 (505 training photos, EfficientNet-Lite0)
     joint training from scratch memorises the embedding before it has learnt the questionnaire, and ends below the
@@ -222,14 +228,14 @@ class FusionHead(MLPHead):
     def _train_jointly(
         self, X: np.ndarray, codes: np.ndarray, X_val: np.ndarray | None, codes_val: np.ndarray | None
     ) -> tuple[Curve, int]:
-        """Train the joined networks; go back to their start unless val is clear. Returns the curve and the epoch kept."""
-        import copy
-        from dataclasses import replace
-
+        """Train the joined networks, go back to their start unless val is clear; return the curve and the epoch kept."""
         report = self.head_report_
         if X_val is None or codes_val is None:
             report["joint_training"] = "left out: nothing to judge it by"
             return Curve([np.nan], 0, True), 0
+        if len(X) < JOINT_FROM:
+            report["joint_training"] = f"left out: {len(X)} training samples, tried from {JOINT_FROM}"
+            return Curve([self._score(codes_val, self._seen_probabilities(X_val))], 0, True), 0
         everything = self._split(X)
         start = [copy.deepcopy(network) for network in self.networks_]
         before = self._own_log_probability(X_val, codes_val)

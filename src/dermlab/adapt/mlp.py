@@ -1,7 +1,8 @@
-"""The MLP head, and the loop that fits the small networks of heads: AdamW, early stopping on val, same seed same bits."""
+"""The MLP head, and the loop that fits the small networks of heads: AdamW, early stopping on val, seeded."""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,10 @@ CLIP = 10.0
 """Standardised features are clipped to ±10: one broken photo must not drive a network out of its range."""
 
 PREDICT_BLOCK = 8192
+
+ONE_THREAD_BELOW = 100_000_000
+"""Multiplications of one network and batch below which one thread trains: several would mostly wait for each other
+(on two busy cores two threads took ten times as long as one)."""
 
 Batch = dict[str, "torch.Tensor"]
 
@@ -91,12 +96,14 @@ def train(
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
         lr=training.learning_rate,
+        fused=True,
     )
     size = training.batch_size or int(np.clip(n // 64, 64, 512))
     targets, sample_weights = torch.from_numpy(codes), torch.from_numpy(weights.astype(np.float32))
     scores = [judge() if judge is not None else np.nan]
     best, kept, finite = 0, [copy.deepcopy(network.state_dict()) for network in networks], True
-    with deterministic(training.seed):
+    work = size * sum(parameter.numel() for parameter in networks[0].parameters())
+    with deterministic(training.seed, one_thread=work < ONE_THREAD_BELOW):
         for epoch in range(1, training.epochs + 1):
             random = generator(training.seed, "batches", epoch)
             order = random.permutation(n)
@@ -133,22 +140,20 @@ def train(
     return Curve([float(value) for value in scores], best, finite)
 
 
-class deterministic:
-    """Context in which torch draws from ``seed``; the caller's own random state is as before afterwards."""
+@contextlib.contextmanager
+def deterministic(seed: int, *, one_thread: bool = False) -> Iterator[None]:
+    """Let torch draw from ``seed`` within the block, on one thread if asked; the caller's state is as before after it."""
+    import torch
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __enter__(self) -> None:
-        import torch
-
-        self.state = torch.random.get_rng_state()
-        torch.manual_seed(self.seed)
-
-    def __exit__(self, *_: object) -> None:
-        import torch
-
-        torch.random.set_rng_state(self.state)
+    state, n_threads = torch.random.get_rng_state(), torch.get_num_threads()
+    torch.manual_seed(seed)
+    if one_thread:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)
+        torch.set_num_threads(n_threads)
 
 
 def mean_probabilities(

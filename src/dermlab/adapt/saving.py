@@ -80,10 +80,8 @@ def _state(head: Head) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "head": kind,
         "parameters": json_ready(parameters),
         # Labels that are numbers come back as numbers, names as text.
-        "classes": {
-            "values": json_ready(classes),
-            "dtype": "text" if classes.dtype.kind in "OUS" else classes.dtype.str,
-        },
+        "classes": json_ready(classes),
+        "classes_dtype": "text" if classes.dtype.kind in "OUS" else classes.dtype.str,
         "seen": json_ready(head.seen_),
         "n_features": head.n_features_in_,
         "report": json_ready(head.head_report_),
@@ -114,8 +112,8 @@ def _state(head: Head) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 def _restored(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> Head:
     kind = state["head"]
     head = CLASSES[kind](**state["parameters"])
-    dtype = state["classes"]["dtype"]
-    head.classes_ = np.array(state["classes"]["values"], dtype=str if dtype == "text" else np.dtype(dtype))
+    dtype = state["classes_dtype"]
+    head.classes_ = np.array(state["classes"], dtype=str if dtype == "text" else np.dtype(dtype))
     head.seen_ = np.array(state["seen"], dtype=np.int64)
     head.n_features_in_ = state["n_features"]
     head.head_report_ = state["report"]
@@ -127,21 +125,20 @@ def _restored(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> Head:
         setattr(head, name, arrays[name])
     if isinstance(head, MLPHead):
         head.networks_ = [
-            _network(
-                shape,
-                {k.removeprefix(f"networks.{i}."): v for k, v in arrays.items() if k.startswith(f"networks.{i}.")},
-            )
-            for i, shape in enumerate(state["networks"])
+            _network(shape, _below(f"networks.{place}.", arrays)) for place, shape in enumerate(state["networks"])
         ]
     if isinstance(head, FusionHead) and head.n_embedding_ < head.n_features_in_:
         head.restore_blank()
     if isinstance(head, EnsembleHead):
         head.heads_ = []
         for member in state["members"]:
-            prefix = f"members.{member['name']}."
-            inner = {key.removeprefix(prefix): value for key, value in arrays.items() if key.startswith(prefix)}
-            head.heads_.append((member["name"], _restored(member, inner)))
+            head.heads_.append((member["name"], _restored(member, _below(f"members.{member['name']}.", arrays))))
     return head
+
+
+def _below(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return the arrays whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def _shape_of(network: FusionNetwork) -> dict[str, int]:

@@ -80,7 +80,8 @@ class QuestionnaireEncoder(TransformerMixin, BaseEstimator):
         self.dropped_: dict[str, str] = {}
         if self.drop_leaking and y is not None and described:
             table = missingness_auroc(missing, np.asarray(y, dtype=object), groups)
-            self.dropped_ = {row.column: row.reason for row in table[table["leaks"]].itertuples()}
+            leaking = table[table["leaks"]]
+            self.dropped_ = dict(zip(leaking["column"].astype(str), leaking["reason"].astype(str), strict=True))
         self.plan_: list[dict[str, Any]] = []
         for column in described:
             name = column["column"]
