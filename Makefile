@@ -27,7 +27,7 @@ demo: install
 	$(BIN)/dermlab demo --out demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: install
 	$(BIN)/ruff check .
