@@ -39,7 +39,7 @@ _WORDS_FOR_MISSING = re.compile(
 
 _NAMING = re.compile(
     r"(^|_)(first_?name|last_?name|surname|full_?name|patient_?name|birth_?date|date_?of_?birth|dob|e?mail|phone|"
-    r"telephone|address|street|zip|postcode|ssn|mrn|insurance_?(no|number|id)|passport)($|_)",
+    r"telephone|address|street|zip|postcode|ssn|mrn|insurance|passport)(_?(no|nr|number|id|\d+))?$",
     re.IGNORECASE,
 )
 _EMAIL = re.compile(r"[\w.+-]+@[\w-]+\.\w{2,}")
