@@ -15,8 +15,8 @@ from dermlab.adapt.mlp import PREDICT_BLOCK, Batch, Curve, MLPHead, train
 if TYPE_CHECKING:
     from dermlab.models.fusion import FusionNetwork
 
-JOINT_RATE = 0.1
-"""Joint training goes on from finished branches, at a tenth of their rate."""
+BRANCH_SHARE = 0.1
+"""In joint training the finished branches move at a tenth of the rate of the interaction, which starts at zero."""
 
 JOINT_FROM = 1000
 """Training samples from which joint training is tried. On PAD-UFES-20's 505 it gained .000 to .009 of log loss on val,
@@ -33,9 +33,9 @@ class FusionHead(MLPHead):
        random columns, and for some patients all of them, are blanked as if they were missing, so that the network
        knows what to do when they really are;
     3. both joined, their logits added less the log prior both contain
-       (:meth:`dermlab.models.fusion.FusionNetwork.join`), and trained together at a tenth of the rate. The joint
-       training is tried from 1,000 training samples on, and kept only where it beats its start on val by more than one
-       standard error of the paired difference in log loss.
+       (:meth:`dermlab.models.fusion.FusionNetwork.join`), and trained together with a hidden layer on both for what
+       they only say together. This is tried from 1,000 training samples on, and kept only where it beats its start on
+       val by more than one standard error of the paired difference in log loss.
 
     Why not all at once, as the seeds did on 121,514 photos: on PAD-UFES-20 (505 training photos, EfficientNet-Lite0)
     joint training from scratch memorises the embedding before it has learnt the questionnaire, and ends below the
@@ -228,7 +228,7 @@ class FusionHead(MLPHead):
     def _train_jointly(
         self, X: np.ndarray, codes: np.ndarray, X_val: np.ndarray | None, codes_val: np.ndarray | None
     ) -> tuple[Curve, int]:
-        """Train the joined networks, go back to their start unless val is clear; return the curve and the epoch kept."""
+        """Train the joined networks, go back to their start unless val is clear; return curve and epoch kept."""
         report = self.head_report_
         if X_val is None or codes_val is None:
             report["joint_training"] = "left out: nothing to judge it by"
@@ -247,7 +247,7 @@ class FusionHead(MLPHead):
             codes,
             self._class_weights(codes)[codes],
             self._judge(X_val, codes_val),
-            replace(training, learning_rate=JOINT_RATE * training.learning_rate),
+            replace(training, branch_share=BRANCH_SHARE),
         )
         gain = self._own_log_probability(X_val, codes_val) - before
         mean = float(gain.mean())

@@ -41,6 +41,7 @@ class Training:
         weight_decay: of AdamW, on weight matrices only.
         batch_size: None: 64 up to 4,096 samples, then n / 64 up to 512.
         seed: of weights, order and dropout.
+        branch_share: the part of the rate at which everything but the interaction of a joined network moves.
     """
 
     epochs: int
@@ -49,6 +50,7 @@ class Training:
     weight_decay: float
     batch_size: int | None
     seed: int
+    branch_share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,14 @@ def train(
     import torch
     from torch.nn.functional import cross_entropy
 
-    parameters = [parameter for network in networks for parameter in network.parameters()]
+    groups: dict[tuple[float, float], list[torch.Tensor]] = {}
+    for network in networks:
+        for name, parameter in network.named_parameters():
+            rate = training.learning_rate * (1.0 if name.startswith("interaction") else training.branch_share)
+            decay = training.weight_decay if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
     optimiser = torch.optim.AdamW(
-        [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": training.weight_decay},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=training.learning_rate,
+        [{"params": members, "lr": rate, "weight_decay": decay} for (rate, decay), members in groups.items()],
         fused=True,
     )
     size = training.batch_size or int(np.clip(n // 64, 64, 512))
@@ -142,7 +145,7 @@ def train(
 
 @contextlib.contextmanager
 def deterministic(seed: int, *, one_thread: bool = False) -> Iterator[None]:
-    """Let torch draw from ``seed`` within the block, on one thread if asked; the caller's state is as before after it."""
+    """Let torch draw from ``seed`` within the block, on one thread if asked; the caller's state comes back."""
     import torch
 
     state, n_threads = torch.random.get_rng_state(), torch.get_num_threads()

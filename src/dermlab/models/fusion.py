@@ -13,12 +13,17 @@ from torch import nn
 class FusionNetwork(nn.Module):
     """Embedding branch, questionnaire branch, concatenation, classifier; either branch may be left out.
 
+    The classifier is linear in the concatenation, hence a sum of what photo and questionnaire say each by itself. What
+    they only say together ("grew, and looks like this") is the part of ``interaction``, a small hidden layer beside
+    it that starts at zero.
+
     Args:
         n_embedding: length of the embedding; 0 leaves the branch out (a network of the questionnaire alone).
         n_questionnaire: features of the encoded questionnaire; 0 leaves the branch out (an MLP on the embedding).
         n_classes: classes.
         hidden: width of the embedding branch.
         questionnaire_hidden: width of the questionnaire branch.
+        interaction_hidden: width of the layer on both, where there are both.
         input_dropout: dropout of the embedding.
         dropout: dropout of the embedding branch's output; the questionnaire branch takes 0.4 of it.
     """
@@ -31,6 +36,7 @@ class FusionNetwork(nn.Module):
         *,
         hidden: int = 256,
         questionnaire_hidden: int = 64,
+        interaction_hidden: int = 64,
         input_dropout: float = 0.2,
         dropout: float = 0.5,
     ) -> None:
@@ -62,6 +68,13 @@ class FusionNetwork(nn.Module):
             # Stands for the whole branch where nobody filled in anything.
             self.no_questionnaire = nn.Parameter(torch.zeros(questionnaire_hidden))
             width += questionnaire_hidden
+        self.interaction = None
+        if n_embedding and n_questionnaire:
+            last = nn.Linear(interaction_hidden, n_classes)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            hidden_layer = nn.Linear(width, interaction_hidden)
+            self.interaction = nn.Sequential(hidden_layer, nn.GELU(), nn.Dropout(dropout), last)
         self.classifier = nn.Linear(width, n_classes)
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
@@ -92,7 +105,9 @@ class FusionNetwork(nn.Module):
                 if present is not None:
                     answered = torch.where(present[:, None], answered, self.no_questionnaire)
             parts.append(answered)
-        return self.classifier(torch.cat(parts, dim=1))
+        both = torch.cat(parts, dim=1)
+        logits = self.classifier(both)
+        return logits if self.interaction is None else logits + self.interaction(both)
 
     @classmethod
     @torch.no_grad()
