@@ -241,6 +241,7 @@ def test_the_fallback_has_another_encoder_than_the_winner() -> None:
         outcome("a-fusion", 0.7, encoder="a"),
         outcome("a-linear", 0.69, encoder="a"),
         outcome("ensemble", 0.68, kind="ensemble", encoder=None),
+        outcome("control", 0.65, encoder="c+random"),
         outcome("b-linear", 0.6, encoder="b"),
     ]
     decision = decided(outcomes, [])

@@ -309,11 +309,18 @@ def _rivals(outcomes: Sequence[Outcome], winner: Outcome, metric: str, use: str)
 def _fallback(
     outcomes: Sequence[Outcome], winner: Outcome, comparison: Sequence[Mapping[str, Any]], metric: str
 ) -> dict[str, str] | None:
-    """Return the next best on val that may ship and is no floor, of another encoder if possible.
+    """Return the next best on val that may ship and is no floor or control, of another encoder if possible.
 
     Where the winner's encoder turns out not to do, for its licence or its cost, another head on it is no way out.
     """
-    able = [item for item in order(outcomes) if item.may_win and not item.winner and item.kind == "candidate"]
+    able = [
+        item
+        for item in order(outcomes)
+        if item.may_win
+        and not item.winner
+        and item.kind == "candidate"
+        and not (item.encoder or "").endswith("+random")
+    ]
     others = [item for item in able if item.encoder != winner.encoder] or able
     if not others:
         return None
