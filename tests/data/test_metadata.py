@@ -161,6 +161,9 @@ def test_a_thousand_columns_take_no_time() -> None:
 
 HONEST = ["age", "region", "itch", "grew", "hurt", "changed", "bleed", "elevation"]
 LEAKING = [
+    *("smoke", "drink", "background_father", "background_mother", "pesticide", "gender", "skin_cancer_history"),
+    *("cancer_history", "has_piped_water", "has_sewage_system", "fitspatrick", "diameter_1", "diameter_2"),
+]
     "smoke",
     "drink",
     "background_father",
