@@ -164,20 +164,6 @@ LEAKING = [
     *("smoke", "drink", "background_father", "background_mother", "pesticide", "gender", "skin_cancer_history"),
     *("cancer_history", "has_piped_water", "has_sewage_system", "fitspatrick", "diameter_1", "diameter_2"),
 ]
-    "smoke",
-    "drink",
-    "background_father",
-    "background_mother",
-    "pesticide",
-    "gender",
-    "skin_cancer_history",
-    "cancer_history",
-    "has_piped_water",
-    "has_sewage_system",
-    "fitspatrick",
-    "diameter_1",
-    "diameter_2",
-]
 
 
 def test_pad_ufes_20_loses_the_thirteen_columns_whose_blanks_betray_and_keeps_the_rest(shared_data: Path) -> None:
