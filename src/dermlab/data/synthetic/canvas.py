@@ -65,6 +65,12 @@ def melanin_of(angle: float) -> float:
     return float(np.interp(angle, *_melanin_by_angle()))
 
 
+@lru_cache(maxsize=8)
+def _counting(size: int) -> tuple[Field, Field]:
+    numbers = np.arange(size, dtype=np.float32)
+    return numbers[None, :], numbers[:, None]
+
+
 @dataclass(frozen=True)
 class View:
     """Where the camera stands.
@@ -85,10 +91,9 @@ class View:
 
     def coordinates(self, frame: Affine) -> tuple[Field, Field]:
         """Return the coordinates of all pixels in a frame given as an affine map from pixels: two (size, size)."""
-        x = np.arange(self.size, dtype=np.float32)[None, :]
-        y = np.arange(self.size, dtype=np.float32)[:, None]
-        m = frame.astype(np.float32)
-        return m[0, 0] * x + (m[0, 1] * y + m[0, 2]), m[1, 0] * x + (m[1, 1] * y + m[1, 2])
+        row, column = _counting(self.size)
+        (xx, xy, x0), (yx, yy, y0) = frame.tolist()  # Python's numbers keep float32 arrays float32
+        return xx * row + (xy * column + x0), yx * row + (yy * column + y0)
 
 
 @dataclass

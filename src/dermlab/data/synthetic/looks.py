@@ -322,6 +322,10 @@ LOOKALIKES: dict[str, tuple[str, ...]] = {
 BORROWED = (0.6, 3.0)  # parameters of the beta distribution of the borrowed share
 MOST_BORROWED = 0.6
 
+# A finding fainter than this would not be seen; leaving it out saves the painting.
+FAINT = 0.05
+FINDINGS = tuple(field.name for field in fields(Look) if field.default == 0.0 and field.name != "growth")
+
 
 def draw_look(diagnosis: str, rng: np.random.Generator) -> tuple[str, Look]:
     """Draw a subtype of the diagnosis and its findings; returns the subtype's name and the look."""
@@ -333,6 +337,7 @@ def draw_look(diagnosis: str, rng: np.random.Generator) -> tuple[str, Look]:
         field.name: (1 - share) * getattr(own, field.name) + share * getattr(other, field.name)
         for field in fields(Look)
     }
+    mixed.update({finding: 0.0 for finding in FINDINGS if abs(mixed[finding]) < FAINT})
     return subtype, Look(**mixed)
 
 

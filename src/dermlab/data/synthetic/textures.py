@@ -6,6 +6,7 @@ costs one OpenCV call, where drawing the pattern anew for each photo would cost 
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -116,10 +117,11 @@ def sample(name: str, affine: Affine, size: int, centre: tuple[float, float], *,
     Returns:
         (size, size) float32.
     """
-    step = float(np.sqrt(abs(affine[0, 0] * affine[1, 1] - affine[0, 1] * affine[1, 0])))
-    tile, px = _level(name, step)
+    (xx, xy, _), (yx, yy, _) = affine.tolist()
+    tile, px = _level(name, math.sqrt(abs(xx * yy - xy * yx)))
     matrix = affine * px
-    matrix[:, 2] += np.asarray(centre) * tile.shape[0]
+    matrix[0, 2] += centre[0] * tile.shape[0]
+    matrix[1, 2] += centre[1] * tile.shape[0]
     return cv2.warpAffine(
         tile,
         matrix,
@@ -149,7 +151,7 @@ def sample_at(name: str, x: Field, y: Field, step: float, centre: tuple[float, f
 
 def _level(name: str, step: float) -> tuple[Field, float]:
     """Return the pyramid level whose pixels are about as large as the picture's, and its pixels a cell."""
-    level = int(np.clip(round(np.log2(max(step * CELL_PX, 1e-6))), 0, N_LEVELS - 1))
+    level = min(max(round(math.log2(max(step * CELL_PX, 1e-6))), 0), N_LEVELS - 1)
     return bank()[name][level], CELL_PX / (1 << level)
 
 
@@ -157,7 +159,7 @@ def smooth_noise(rng: np.random.Generator, cells: tuple[int, ...], size: int, ch
     """Return (size, size, channels) smooth noise of about unit spread: octaves of ``cells`` lattice points a side."""
     total = _octave(rng, cells[0], size, channels)
     for octave, n in enumerate(cells[1:], start=1):
-        total += np.float32(0.5**octave) * _octave(rng, n, size, channels)
+        total = cv2.scaleAdd(_octave(rng, n, size, channels), 0.5**octave, total)
     return total
 
 
@@ -186,11 +188,13 @@ def limit(x: Field, low: float, high: float) -> Field:
 
 def compose(outer: Affine, inner: Affine) -> Affine:
     """Return the affine map that applies ``inner`` first, then ``outer``."""
-    return np.hstack([outer[:, :2] @ inner[:, :2], outer[:, :2] @ inner[:, 2:] + outer[:, 2:]])
+    result = outer[:, :2] @ inner
+    result[:, 2] += outer[:, 2]
+    return result
 
 
 def turn_and_scale(angle: float, scale_x: float, scale_y: float | None = None) -> Affine:
     """Return the affine map that turns by ``angle`` (radians), then scales the axes."""
-    c, s = np.cos(angle), np.sin(angle)
+    c, s = math.cos(angle), math.sin(angle)
     sy = scale_x if scale_y is None else scale_y
     return np.array([[c * scale_x, s * scale_x, 0.0], [-s * sy, c * sy, 0.0]])
