@@ -15,7 +15,10 @@ _ELSEWHERE = {
     "create_encoder": ("dermlab.models.encoders", "create_encoder"),
     "Dataset": ("dermlab.data.dataset", "Dataset"),
 }
-_ROOMS = ("audit", "adapt", "bench", "commands", "core", "data", "evaluate", "features", "licensing", "models", "report")
+_ROOMS = (
+    *("audit", "adapt", "bench", "commands", "core", "data"),
+    *("evaluate", "features", "licensing", "models", "report"),
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -101,7 +101,7 @@ def test_another_config_or_other_data_in_the_same_folder_is_refused(
     with pytest.raises(InputError, match="differs in seed"):
         run_probe(dataset, settings("majority", seed=1), tmp_path / "run")
     (tmp_path / "run" / "done.json").unlink()
-    monkeypatch.setattr(Dataset, "fingerprint", "other")
+    monkeypatch.setitem(dataset.__dict__, "fingerprint", "other")
     with pytest.raises(InputError, match="begun with other data"):
         run_probe(dataset, settings("majority"), tmp_path / "run")
 

@@ -172,6 +172,8 @@ class _BatchMemory:
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """Return an uninitialised tensor."""
         n_bytes = math.prod(shape) * dtype.itemsize
+        if not n_bytes:  # a batch none of whose photos holds an image
+            return torch.empty(shape, dtype=dtype)
         with self._lock:
             for place in range(len(self._blocks)):
                 # A tensor over the block, or a view of it, would hold a reference besides the list's and this call's.
@@ -179,7 +181,7 @@ class _BatchMemory:
                     block = self._blocks[place]
                     break
             else:
-                block = np.empty(max(1, n_bytes), np.uint8)  # numpy asks for huge pages, torch does not
+                block = np.empty(n_bytes, np.uint8)  # numpy asks for huge pages, torch does not
                 if len(self._blocks) < self._n_kept:
                     self._blocks.append(block)
             return torch.from_numpy(block)[:n_bytes].view(dtype).view(shape)
