@@ -24,7 +24,7 @@ class LinearHead(Head):
     three penalties in a row that were worse on val. A best value at the grid's edge extends the grid by up to six
     steps, and is reported where it stays there. Ties go to the stronger penalty.
 
-    Why log loss chooses: on PAD-UFES-20 (168 val photos) it picked a penalty at least as good on test as top-1,
+    Why log loss chooses: on PAD-UFES-20 (168 val photos) it picked a penalty about as good on test as top-1,
     balanced accuracy, macro-F1 or AUROC did, by top-1 and AUROC alike; accuracies on so few photos tie and jump.
 
     Args:
