@@ -33,22 +33,25 @@ def test_a_clean_data_set_passes(clinic: Path, capsys: pytest.CaptureFixture[str
 def test_an_error_is_exit_status_1_and_says_what_resolves_it(leaky: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(leaky)]) == 1
     out = capsys.readouterr().out
-    assert out.startswith("ERROR   group-overlap\n")
+    assert out.startswith("ERROR   ")
+    assert "ERROR   group-overlap\n" in out
     assert "waive: [group-overlap]" in " ".join(out.split())
-    assert "1 error, " in out.splitlines()[-1]
+    n_errors = out.count("ERROR   ")
+    assert f": {n_errors} error{'s' if n_errors > 1 else ''}, " in out.splitlines()[-1]
 
 
 def test_waived_errors_pass_and_stay_in_sight(leaky: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["data", "check", str(leaky), "--waive", "group-overlap"]) == 0
+    # Two photos of one lesion may be near-identical too, and the split deals them out.
+    assert main(["data", "check", str(leaky), "--waive", "group-overlap,near-duplicates"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("WAIVED  group-overlap\n")
-    assert out.splitlines()[-1].endswith(", 1 waived")
+    assert "WAIVED  group-overlap\n" in out
+    assert out.splitlines()[-1].endswith(f", {out.count('WAIVED  ')} waived")
 
 
 def test_json_is_one_list_of_findings(leaky: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "check", str(leaky), "--json"]) == 1
     findings = json.loads(capsys.readouterr().out)
-    assert findings[0]["code"] == "group-overlap"
+    assert "group-overlap" in [finding["code"] for finding in findings if finding["severity"] == "error"]
     assert set(findings[0]) == {"code", "severity", "message", "evidence", "remedy", "waived"}
 
 
@@ -60,8 +63,9 @@ def test_out_holds_every_case_in_tables(leaky: Path, tmp_path: Path) -> None:
     result = run(DataCheckConfig(folders=(leaky,), out=tmp_path))
     assert set(result.written) == set(tmp_path.iterdir())
     table = pd.read_csv(tmp_path / "group-overlap.csv")
-    assert table["id"].nunique() == result.findings[0].evidence["n"]
-    assert json.loads((tmp_path / "findings.json").read_text())[0]["code"] == "group-overlap"
+    (overlap,) = [finding for finding in result.findings if finding.code == "group-overlap"]
+    assert table["id"].nunique() == overlap.evidence["n"]
+    assert "group-overlap" in [finding["code"] for finding in json.loads((tmp_path / "findings.json").read_text())]
 
 
 def test_two_folders_with_the_same_photos_contaminate_each_other(

@@ -24,7 +24,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from scipy.fft import dctn
+from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -191,8 +191,10 @@ def _cropped(luminance: np.ndarray, share: float) -> np.ndarray:
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     result = np.empty_like(luminance)
     for i, photo in enumerate(luminance):
-        inside = cv2.warpAffine((photo > 0).astype(np.uint8), scale, photo.shape, flags=cv2.INTER_NEAREST | how)
-        result[i] = np.where(inside, np.maximum(cv2.warpAffine(photo, scale, photo.shape, flags=how), 1), 0)
+        cv2.warpAffine(photo, scale, photo.shape, dst=result[i], flags=how, borderMode=cv2.BORDER_REFLECT)
+        if not photo.all():  # the edge of the field of view must stay sharp
+            inside = cv2.warpAffine((photo > 0).astype(np.uint8), scale, photo.shape, flags=cv2.WARP_INVERSE_MAP)
+            result[i] = np.where(inside, np.maximum(result[i], 1), 0)
     return result
 
 
@@ -207,7 +209,8 @@ def _spectra(luminance: np.ndarray) -> np.ndarray:
         inside = photos > 0
         mean = photos.sum(axis=(1, 2)) / np.maximum(inside.sum(axis=(1, 2)), 1)
         photos = np.where(inside, photos - mean[:, None, None], 0)
-        spectra = dctn(photos, axes=(1, 2), norm="ortho")[:, :_FREQUENCIES, :_FREQUENCIES]
+        rows = dct(photos, axis=2, norm="ortho")[:, :, :_FREQUENCIES]
+        spectra = dct(rows, axis=1, norm="ortho")[:, :_FREQUENCIES]
         spectra[:, 0, 0] = 0
         length = np.linalg.norm(spectra, axis=(1, 2), keepdims=True)
         result[start : start + 2048] = spectra / np.maximum(length, 1e-3)
@@ -301,7 +304,8 @@ def _detail(luminance: np.ndarray) -> np.ndarray:
         inside = (photo > 0).astype(np.float32)
         share = cv2.GaussianBlur(inside, (0, 0), 3.0)
         smooth = cv2.GaussianBlur(photo, (0, 0), 3.0) / np.maximum(share, 1e-3)
-        result[i] = (photo - smooth) * inside
+        # Exactly 0 means outside: a detail of 0 inside is moved off it by far less than the noise.
+        result[i] = (photo - smooth + 1e-3) * inside
     return result
 
 
@@ -343,13 +347,18 @@ def _verify(luminance: np.ndarray, pairs: pd.DataFrame) -> tuple[np.ndarray, np.
     """Return the similarity of each pair, as it lies or, where that leaves doubt, aligned; and which were aligned."""
     similarity = np.full(len(pairs), -1.0)
     aligned = np.zeros(len(pairs), dtype=bool)
-    ways = pairs[["turn", "crop"]].to_numpy(dtype=np.float64)
-    for turn, crop in np.unique(ways, axis=0):
-        here = np.flatnonzero((ways == (turn, crop)).all(axis=1))
-        for start in range(0, len(here), 1024):
-            rows = here[start : start + 1024]
-            one, other = _views(luminance, pairs.iloc[rows], _ORDER[int(turn)], float(crop))
-            similarity[rows] = _block_similarity(_detail(one), _detail(other), (one > 0) & (other > 0))
+    first, second, turn = (pairs[name].to_numpy() for name in ("first", "second", "turn"))
+    whole, place = _details_of(luminance, second)
+    for crop in CROPS:
+        of_crop = pairs["crop"].to_numpy() == crop
+        cropped, crop_place = _details_of(luminance, first[of_crop], crop)
+        for number, orientation in enumerate(_ORDER):
+            here = np.flatnonzero(of_crop & (turn == number))
+            for start in range(0, len(here), 1024):
+                rows = here[start : start + 1024]
+                one = cropped[crop_place[first[rows]]].astype(np.float32)
+                other = _turn(whole[place[second[rows]]], orientation).astype(np.float32)
+                similarity[rows] = _block_similarity(one, other, (one != 0) & (other != 0))
     doubtful = _worth_aligning(pairs, similarity)[: max(MAX_ALIGNED, len(luminance) // 4)]
 
     def align(row: int) -> float:
@@ -363,6 +372,18 @@ def _verify(luminance: np.ndarray, pairs: pd.DataFrame) -> tuple[np.ndarray, np.
                 similarity[row], aligned[row] = value, True
             advance(1)
     return similarity, aligned
+
+
+def _details_of(luminance: np.ndarray, rows: np.ndarray, crop: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the details of the photos that occur in ``rows``, float16 (K, 64, 64), and the place of each photo there."""
+    involved = np.unique(rows)
+    place = np.full(len(luminance), -1)
+    place[involved] = np.arange(len(involved))
+    details = np.empty((len(involved), SIZE_PX, SIZE_PX), dtype=np.float16)
+    for start in range(0, len(involved), 2048):
+        photos = luminance[involved[start : start + 2048]]
+        details[start : start + 2048] = _detail(photos if crop == 1 else _cropped(photos, crop))
+    return details, place
 
 
 def _worth_aligning(pairs: pd.DataFrame, similarity: np.ndarray) -> np.ndarray:
