@@ -375,7 +375,7 @@ def _verify(luminance: np.ndarray, pairs: pd.DataFrame) -> tuple[np.ndarray, np.
 
 
 def _details_of(luminance: np.ndarray, rows: np.ndarray, crop: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """Return the details of the photos that occur in ``rows``, float16 (K, 64, 64), and the place of each photo there."""
+    """Return the details of the photos in ``rows``, float16 (K, 64, 64), and the place of each photo there."""
     involved = np.unique(rows)
     place = np.full(len(luminance), -1)
     place[involved] = np.arange(len(involved))
