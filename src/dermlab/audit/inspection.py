@@ -24,7 +24,11 @@ SEEN_IN_PHOTOS = ("site", "modality", "captured_at")
 
 
 def audit(
-    datasets: Dataset | Sequence[Dataset], *, split: str | None = None, target: str | None = None
+    datasets: Dataset | Sequence[Dataset],
+    *,
+    split: str | None = None,
+    target: str | None = None,
+    inputs: Sequence[str] = (),
 ) -> list[Finding]:
     """Look for everything that would make results on these data sets wrong.
 
@@ -35,6 +39,7 @@ def audit(
         split: check this split only (in every data set that has it); default: every split of every data set.
         target: name of the target; default: each card's default one. Without any target, checks that need labels are
             left out.
+        inputs: columns that a model gets although the card calls them label proxies.
 
     Returns:
         The findings, errors first.
@@ -74,6 +79,7 @@ def audit(
             thumbnails.rows(slice(int(start[d]), int(start[d + 1]))),
             headers[here].reset_index(drop=True),
             its_pairs,
+            inputs,
         )
         findings += [finding.in_folder(dataset.folder) for finding in found]
     for d in range(len(datasets)):
@@ -129,6 +135,7 @@ def _dataset_findings(
     thumbnails: Thumbnails,
     headers: pd.DataFrame,
     pairs: pd.DataFrame,
+    inputs: Sequence[str],
 ) -> list[Finding]:
     """All findings within one data set."""
     groups, column = dataset.groups(), dataset.group_column()
@@ -146,7 +153,7 @@ def _dataset_findings(
             findings += part_findings(f"{name}, split {split_name!r}", labels, groups, split, target.classes)
     findings += column_findings(name, dataset.manifest, dataset.card.metadata)
     if labels is not None:
-        findings += _leak_findings(name, dataset, labels, headers)
+        findings += _leak_findings(name, dataset, labels, headers, inputs)
     return findings
 
 
@@ -163,8 +170,11 @@ def _overlaps(where: str, dataset: Dataset, split_name: str, split: pd.DataFrame
     return []
 
 
-def _leak_findings(name: str, dataset: Dataset, labels: np.ndarray, headers: pd.DataFrame) -> list[Finding]:
+def _leak_findings(
+    name: str, dataset: Dataset, labels: np.ndarray, headers: pd.DataFrame, inputs: Sequence[str]
+) -> list[Finding]:
     card = dataset.card
+    declared = [column for column in card.label_proxies if column not in inputs]
     others = {target.column for target in card.targets} | {column.column for column in card.metadata}
     free = [str(column) for column in dataset.manifest if column not in RESERVED and column not in others]
     seen = [column for column in SEEN_IN_PHOTOS if column in dataset.manifest]
@@ -174,8 +184,8 @@ def _leak_findings(name: str, dataset: Dataset, labels: np.ndarray, headers: pd.
         dataset.manifest,
         labels,
         groups,
-        used=[column for column in card.metadata if column.column not in card.label_proxies],
-        declared=card.label_proxies,
+        used=[column for column in card.metadata if column.column not in declared],
+        declared=declared,
         unused=[column for column in [*free, *seen] if column not in card.label_proxies],
     )
     return findings + stored_findings(name, headers, labels, groups)

@@ -16,6 +16,7 @@ from dermlab.bench.candidates import Setting, plan, run_candidates
 from dermlab.bench.config import BakeoffConfig
 from dermlab.bench.decision import Decision, Rival, decide
 from dermlab.bench.ensemble import run_ensemble
+from dermlab.bench.leak import find_leak, measure_leak, reads_questionnaire
 from dermlab.bench.outcome import Outcome, choose_winner, order
 from dermlab.bench.record import make_record, told, write_leaderboard
 from dermlab.bench.terms import data_terms
@@ -114,6 +115,7 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     write_json(out / "comparison.json", comparison)
     write_leaderboard(out / "leaderboard.csv", outcomes)
     record = make_record(setting, outcomes, comparison, decision, findings, waivers, baseline, seconds)
+    record["leak"] = _leak(setting, winner, findings)
     write_json(out / "bakeoff.json", record)
     if not tables:
         raise DermlabError(f"{out}: no candidate has a result; the first error: {outcomes[0].error}")
@@ -165,11 +167,45 @@ def _gate(dataset: Dataset, config: BakeoffConfig, target: str) -> tuple[list[Fi
 
     check_waivers(config.waive)
     note("checking the data")
-    findings = audit(dataset, split=config.split_name, target=target)
+    findings = audit(dataset, split=config.split_name, target=target, inputs=config.include_columns)
     waivers = gate(findings, config.waive)
     for line in waivers:
         warn(line)
     return findings, waivers
+
+
+def _leak(setting: Setting, winner: Outcome | None, findings: Sequence[Finding]) -> dict[str, Any] | None:
+    """Measure what the columns that give the label away are worth, to the questionnaire and to a winner that has them.
+
+    Returns:
+        None where no questionnaire column leaks, else ``{"admitted": [columns], "models": [...]}``, each model as
+        :func:`dermlab.bench.leak.measure_leak` describes it.
+    """
+    leak = find_leak(findings, setting.dataset)
+    if not leak:
+        return None
+    config = setting.config
+    how: dict[str, Any] = {"n_boot": config.n_boot, "seed": config.seed}
+    models = [measure_leak(setting.dataset, setting.target, setting.split, leak, **how)]
+    planned = {item.name: item for item in plan(config, setting.dataset)}
+    item = planned.get(winner.name) if winner is not None else None
+    if leak.admitted and item is not None and item.encoder is not None and reads_questionnaire(item.head):
+        from dermlab.features.extract import embed
+
+        features = embed(setting.dataset, item.encoder, runtime=setting.runtime, seed=config.seed)
+        models.append(
+            measure_leak(
+                setting.dataset,
+                setting.target,
+                setting.split,
+                leak,
+                name=item.name,
+                head=item.head,
+                features=features,
+                **how,
+            )
+        )
+    return {"admitted": list(leak.admitted), "models": models}
 
 
 def _compare(setting: Setting, outcomes: Sequence[Outcome], tables: dict[str, Predictions]) -> list[dict[str, Any]]:
