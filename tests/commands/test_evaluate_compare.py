@@ -44,6 +44,10 @@ def test_a_table_of_another_tool_is_scored(tmp_path: Path, capsys: pytest.Captur
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["n"], metrics["n_groups"], metrics["classes"]) == (150, 50, CLASSES)
     assert f"{100 * metrics['top1']['value']:.1f}%" in out
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *("confusion_matrix.svg", "evaluation.html", "metrics.json", "predictions.parquet"),
+        *("predictions.parquet.json", "reliability.svg"),
+    ]
 
 
 def test_what_evaluate_wrote_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

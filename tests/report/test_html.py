@@ -4,55 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from as_browser import HOSTILE, Page
 
 from dermlab.core.errors import InputError
 from dermlab.report.html import render, write_report
 
-HOSTILE = "<script>alert('x')</script>\"'&<img src=x onerror=alert(1)>"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
-
-
-class Page(HTMLParser):
-    """Collects tags, addresses and text; notices tags that were not closed."""
-
-    VOID = frozenset({"meta", "img", "br", "link", "input", "hr", "rect", "line", "circle", "polyline"})
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str, str]] = []
-        self.ids: list[str] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"not closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        for name, value in attrs:
-            self.attributes.append((tag, name, value or ""))
-            if name == "id":
-                self.ids.append(value or "")
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] not in ("style", "script"):
-            self.text.append(data)
-
-    @property
-    def words(self) -> str:
-        return re.sub(r"\s+", " ", " ".join(self.text))
 
 
 def test_the_page_has_every_section_and_links_to_them(record: dict[str, Any]) -> None:

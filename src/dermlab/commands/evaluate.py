@@ -25,7 +25,9 @@ class EvaluateConfig(Columns):
     positional: ClassVar[tuple[str, ...]] = ("predictions",)
 
     predictions: Path = Field(description="predictions table (.parquet, .csv, .tsv) or a run folder that holds one")
-    out: Path | None = Field(None, description="folder for metrics.json and the table in dermlab's form")
+    out: Path | None = Field(
+        None, description="folder for evaluation.html, metrics.json, the plots and the table in dermlab's form"
+    )
     split: str = Field("test", description="split to score")
     truth: Path | None = Field(
         None, description="data set folder, or table of the same id column, to take labels and patients from"
@@ -71,7 +73,7 @@ class EvaluateResult:
             table.append([name, words.count(found["n"]), *shown])
         lines += [line.rstrip() for line in aligned(table)]
         interval = metrics["interval"]
-        lines += ["", f"{interval['level']:.0%} intervals: {_how(metrics)}"]
+        lines += ["", f"{interval['level']:.0%} intervals: {words.intervals_sentence(metrics)}"]
         lines += [f"warning: {text}" for text in metrics["warnings"]]
         return lines + [f"wrote {path}" for path in self.written]
 
@@ -85,6 +87,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     from dermlab.evaluate.calibration import calibrate
     from dermlab.evaluate.predictions import write_predictions
     from dermlab.evaluate.summary import summarise
+    from dermlab.report.evaluation import write_evaluation
 
     predictions = read(config.predictions, config, config.truth, config.target)
     if config.calibrate == "temperature":
@@ -99,6 +102,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         elif config.calibrate != "none":
             raise InputError(f"{table}: would be overwritten by its calibrated form; choose another --out")
         written.append(write_json(config.out / "metrics.json", metrics))
+        written += write_evaluation(config.out)
     return EvaluateResult(metrics, tuple(written))
 
 
@@ -167,23 +171,11 @@ def _truth_of_table(path: Path, columns: Columns) -> Any:
     return frame[kept].rename(columns=names)
 
 
-def _how(metrics: dict[str, Any]) -> str:
-    """Say how the intervals were made."""
-    interval = metrics["interval"]
-    groups = words.groups_word(metrics["group_by"])
-    kind = "BCa" if interval["method"] == "bca" else interval["method"]
-    text = f"bootstrap over {groups} ({interval['n_boot']:,} replicates, {kind})"
-    if interval["wilson"]:
-        named = ", ".join(titled(name)[0] for name in interval["wilson"])
-        text += f"; Wilson for {named}"
-    return text
-
-
 def titled(metric: str) -> tuple[str, str]:
     """Return a metric's name in a sentence and how it is written; ``recall:MEL`` is the recall of MEL, in percent."""
     base, _, of_class = metric.partition(":")
     title, _, kind = words.metric_words(base)
-    return (f"{title} of {of_class}" if of_class else title), ("share" if base in ("recall", "precision") else kind)
+    return (f"{title} of {of_class}" if of_class else title), kind
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

@@ -16,6 +16,17 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "macro_f1": ("macro-F1", "Macro-F1", "number"),
     "auroc": ("AUROC", "AUROC", "number"),
     "ece": ("calibration error (ECE)", "ECE", "number"),
+    "ece_equal_mass": ("calibration error, bins of equal mass", "ECE, equal mass", "number"),
+    "weighted_f1": ("weighted F1", "Weighted F1", "number"),
+    "f1": ("F1", "F1", "number"),
+    "kappa": ("Cohen's kappa", "Kappa", "number"),
+    "quadratic_kappa": ("quadratic kappa", "Quadratic kappa", "number"),
+    "mean_absolute_error": ("mean absolute error, in classes", "Mean error", "number"),
+    "auprc": ("AUPRC", "AUPRC", "number"),
+    "brier": ("Brier score", "Brier", "number"),
+    "log_loss": ("log loss", "Log loss", "number"),
+    "recall": ("recall", "Recall", "share"),
+    "precision": ("precision", "Precision", "share"),
 }
 
 _PLURALS = {"patient_id": "patients", "lesion_id": "lesions", "image_id": "photos", "site": "sites"}
@@ -25,6 +36,16 @@ _UNITS = {"image": ("photo", "photos"), "lesion": ("lesion", "lesions"), "patien
 def metric_words(metric: str) -> tuple[str, str, str]:
     """Return a metric's name in a sentence, its short name and its kind; an unknown one is named as it stands."""
     return METRICS.get(metric, (metric.replace("_", " "), metric, "number"))
+
+
+def intervals_sentence(metrics: Mapping[str, Any]) -> str:
+    """Say how the intervals of a ``metrics.json`` were made."""
+    interval = metrics["interval"]
+    kind = "BCa" if interval["method"] == "bca" else interval["method"]
+    text = f"bootstrap over {groups_word(metrics['group_by'])} ({interval['n_boot']:,} replicates, {kind})"
+    if interval["wilson"]:
+        text += f"; Wilson for {', '.join(metric_words(name)[0] for name in interval['wilson'])}"
+    return text
 
 
 def groups_word(column: str | None) -> str:

@@ -1,6 +1,6 @@
-"""The bake-off report: ``bakeoff.json`` in, one self-contained ``report.html`` out.
+"""The bake-off report: ``bakeoff.json`` in, one self-contained ``report.html`` out; and what every page is made with.
 
-The page loads nothing: styles and pictures are inline, and its content security policy forbids everything but the one
+A page loads nothing: styles and pictures are inline, and its content security policy forbids everything but the one
 inline script, which opens the folded parts for printing. All text goes through the template engine's escaping.
 """
 
@@ -11,6 +11,7 @@ import hashlib
 import importlib.resources
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jinja2
 from markupsafe import Markup
@@ -23,6 +24,10 @@ from dermlab.report.photos import thumbnails
 from dermlab.report.view import Json, photo_ids, view
 
 FORMAT = 1
+FILTERS = (
+    *("score", "span", "span_whole", "points", "tick", "whole", "count", "p_value", "seconds", "duration"),
+    *("rate", "plain"),
+)
 
 
 def write_report(folder: str | Path, *, photos: bool = True) -> Path:
@@ -50,7 +55,24 @@ def render(record: Json, pictures: Mapping[str, str]) -> str:
         record: the content of ``bakeoff.json``.
         pictures: data URIs by image id; the page has no photos where it is empty.
     """
-    templates = importlib.resources.files("dermlab.report").joinpath("templates")
+    return page("report.html", view(record, pictures))
+
+
+def page(template: str, variables: Mapping[str, Any]) -> str:
+    """Return a self-contained page: one of the templates that extend ``page.html``.
+
+    Args:
+        template: its file name in the folder ``templates``.
+        variables: what it shows; ``title`` is needed by all.
+    """
+    script = source("script.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    given = {"style": Markup(source("style.css")), "script": Markup(script), "script_hash": digest}
+    return draw(template, {**variables, **given, "version": __version__}) + "\n"
+
+
+def draw(template: str, variables: Mapping[str, Any]) -> str:
+    """Return a template filled in, every text escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("dermlab.report", "templates"),
         autoescape=True,
@@ -58,16 +80,16 @@ def render(record: Json, pictures: Mapping[str, str]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for name in ("score", "span", "span_whole", "points", "tick", "whole", "count", "p_value", "seconds", "duration"):
+    for name in FILTERS:
         environment.filters[name] = getattr(words, name)
-    environment.filters.update(rate=words.rate, plain=words.plain, capitalise=lambda text: text[:1].upper() + text[1:])
-    script = templates.joinpath("script.js").read_text(encoding="utf-8").strip()
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
-    page = environment.get_template("report.html").render(
-        **view(record, pictures),
-        style=Markup(templates.joinpath("style.css").read_text(encoding="utf-8").strip()),
-        script=Markup(script),
-        script_hash=digest,
-        version=__version__,
-    )
-    return page + "\n"
+    environment.filters.update(capitalise=lambda text: text[:1].upper() + text[1:], short=_short)
+    return environment.get_template(template).render(**variables)
+
+
+def source(name: str) -> str:
+    """Return the text of a file in the folder ``templates``."""
+    return importlib.resources.files("dermlab.report").joinpath("templates", name).read_text(encoding="utf-8").strip()
+
+
+def _short(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,0 +1,153 @@
+"""The page of one predictions table: ``metrics.json`` in, ``evaluation.html`` and its plots out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from dermlab.core import words
+from dermlab.core.errors import InputError
+from dermlab.core.files import read_json, write_text
+from dermlab.report import html, plots
+from dermlab.report.glossary import GLOSSARY
+
+HEADLINE = ("top1", "balanced_accuracy", "macro_f1", "auroc", "ece")
+LISTED = (
+    *("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1", "auroc", "auprc", "kappa", "quadratic_kappa"),
+    *("mean_absolute_error", "ece", "ece_equal_mass", "brier", "log_loss"),
+)
+PER_CLASS = ("recall", "precision", "f1", "auroc", "auprc")
+# Words of a warning that says the figures may be wrong, not only that they are rough.
+GRAVE = ("undefined", "single group", "flattered", "seen in training")
+Json = dict[str, Any]
+
+
+def write_evaluation(folder: str | Path) -> tuple[Path, ...]:
+    """Write ``evaluation.html``, ``reliability.svg`` and ``confusion_matrix.svg`` into a folder with ``metrics.json``.
+
+    Args:
+        folder: a folder that ``dermlab evaluate`` or a run wrote.
+
+    Returns:
+        The files written; a plot that there are no numbers for is left out.
+
+    Raises:
+        InputError: ``metrics.json`` is missing or no such file.
+    """
+    folder = Path(folder)
+    metrics = read_json(folder / "metrics.json")
+    if not isinstance(metrics, dict) or "per_class" not in metrics:
+        raise InputError(f"{folder / 'metrics.json'}: is not what dermlab evaluate writes; run it again")
+    written = [write_text(folder / "evaluation.html", html.page("evaluation.html", view(metrics)))]
+    style = Markup(html.source("plot.css"))
+    shown = {
+        "reliability": {"points": plots.reliability_points(metrics.get("reliability") or [], size=300.0)},
+        "confusion_matrix": {
+            "cells": plots.confusion_cells(metrics.get("confusion_matrix") or []),
+            "classes": metrics["classes"],
+        },
+    }
+    for name, variables in shown.items():
+        if variables.get("points") or variables.get("cells"):
+            drawn = html.draw("plot.svg", {**variables, "figure": name, "style": style}).strip()
+            written.append(write_text(folder / f"{name}.svg", drawn + "\n"))
+    return tuple(written)
+
+
+def view(metrics: Json) -> Json:
+    """Return the variables of ``evaluation.html``.
+
+    Args:
+        metrics: the content of ``metrics.json``.
+    """
+    unit, groups = words.units_word(metrics["unit"]), words.groups_word(metrics["group_by"])
+    return {
+        "title": f"{metrics.get('model') or 'Predictions'}: {metrics['target']}",
+        "target": metrics["target"],
+        "split": metrics["split"],
+        "sentence": _sentence(metrics, unit, groups),
+        "notes": _notes(metrics["warnings"]),
+        "tiles": [_tile(name, metrics[name]) for name in HEADLINE if _known(metrics.get(name))],
+        "how": f"{metrics['interval']['level']:.0%} intervals: {words.intervals_sentence(metrics)}.",
+        "level": f"{metrics['interval']['level']:.0%}",
+        "metrics": [
+            {
+                "label": _capital(words.metric_words(name)[0]),
+                "kind": words.metric_words(name)[2],
+                "metric": metrics[name],
+            }
+            for name in LISTED
+            if _known(metrics.get(name))
+        ],
+        "units_word": unit,
+        "recall": [
+            {"label": name, "tags": [], "note": f"n = {found['n']:,}", "kind": "candidate", "metric": found["recall"]}
+            for name, found in metrics["per_class"].items()
+        ],
+        "recall_axis": plots.axis([0.0, 1.0]),
+        "per_class": {
+            "heads": [words.metric_words(name)[1] for name in PER_CLASS],
+            "rows": [
+                {
+                    "name": name,
+                    "n": found["n"],
+                    "cells": [{"metric": found.get(key), "kind": words.metric_words(key)[2]} for key in PER_CLASS],
+                }
+                for name, found in metrics["per_class"].items()
+            ],
+        },
+        "classes": metrics["classes"],
+        "cells": plots.confusion_cells(metrics.get("confusion_matrix") or []),
+        "points": plots.reliability_points(metrics.get("reliability") or []),
+        "ece_sentence": _ece(metrics.get("ece") or {}),
+        "glossary": GLOSSARY,
+    }
+
+
+def _sentence(metrics: Json, unit: str, groups: str) -> str:
+    """Say in one sentence how good the model is, on how many."""
+    held = f" of {words.count(metrics['n_groups'])} {groups}" if metrics["n_groups"] < metrics["n"] else ""
+    measured = f"On {words.count(metrics['n'])} {unit}{held}"
+    if not _known(metrics["top1"]):
+        return f"{measured}, each class being a question of its own: the figures are below."
+    chance = max((found["n"] for found in metrics["per_class"].values()), default=0) / max(metrics["n"], 1)
+    commonest = max(metrics["per_class"], key=lambda name: metrics["per_class"][name]["n"])
+    top1, balanced = metrics["top1"], metrics["balanced_accuracy"]
+    return (
+        f"{measured}, its first answer is right in {words.score(top1['value'])} ({words.span(top1)}); always answering "
+        f"{commonest} would be right in {words.score(chance)}. With every class counting alike it is "
+        f"{words.score(balanced['value'])} ({words.span(balanced)})."
+    )
+
+
+def _notes(warnings: list[str]) -> list[Json]:
+    """Return the warnings, the grave ones first."""
+    notes = [
+        {"severity": "error" if any(word in text for word in GRAVE) else "warning", "message": _capital(text) + "."}
+        for text in warnings
+    ]
+    return sorted(notes, key=lambda note: note["severity"])
+
+
+def _tile(name: str, metric: Json) -> Json:
+    label, _, kind = words.metric_words(name)
+    note = f"95% interval {words.span(metric, kind)}"
+    return {"label": _capital(label), "value": words.score(metric["value"], kind), "note": note}
+
+
+def _ece(metric: Json) -> str:
+    if not _known(metric):
+        return ""
+    text = f"Expected calibration error: {words.score(metric['value'], 'number')} ({words.span(metric, 'number')})"
+    chance = metric.get("if_calibrated")
+    return text + (f"; chance alone would show {chance:.3f} on so many cases." if chance is not None else ".")
+
+
+def _known(metric: Json | None) -> bool:
+    return bool(metric) and metric is not None and metric.get("value") is not None
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
