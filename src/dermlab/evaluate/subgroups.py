@@ -89,8 +89,8 @@ def subgroups(
              "worse": [{"column", "level", "metric", "difference", "low", "high", "p_adjusted"}],
              "better": [...], "not_claimed": [{"column", "level", "n", "why"}], "warnings": [sentences]}
 
-        ``group_min``, ``group_max``, ``difference`` and ``ratio`` run over the claimed recorded levels. ``verdict`` of a
-        gap is "levels differ" or "cannot tell apart"; ``difference_by_chance`` is the mean of the difference where no
+        ``group_min``, ``group_max``, ``difference`` and ``ratio`` run over the claimed recorded levels. ``verdict`` of
+        a gap is "levels differ" or "cannot tell apart"; ``difference_by_chance`` is the mean of the difference where no
         level differs.
 
     Raises:
