@@ -160,3 +160,17 @@ def test_a_declared_proxy_is_no_input_unless_waived(clinic: Path, tmp_path: Path
         run_probe(dataset, settings("questionnaire", include_columns=(column,)), tmp_path / "b")
     waived = settings("questionnaire", include_columns=(column,), waive=(f"proxy:{column}",))
     assert f"waived: proxy:{column}" in run_probe(dataset, waived, tmp_path / "c").warnings
+
+
+@pytest.mark.parametrize(("said", "chosen"), [(None, "balanced_accuracy"), ("log_loss", "log_loss")])
+def test_k_is_chosen_by_the_metric_of_the_run_unless_the_head_says_otherwise(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str | None, chosen: str
+) -> None:
+    made = []
+    real = module.make_head
+    monkeypatch.setattr(module, "make_head", lambda *a, **k: made.append(real(*a, **k)) or made[-1])
+    head = {"kind": "knn", "choose_by": said}
+    run_probe(dataset, settings("knn", head=head, metric="balanced_accuracy"), tmp_path / "run")
+    assert [one.choose_by for one in made] == [chosen]
+    sweep = {row["k"]: row["val_score"] for row in made[0].head_report_["sweep"]}
+    assert sweep[made[0].k_] == max(sweep.values())

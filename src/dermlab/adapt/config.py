@@ -40,7 +40,7 @@ class HeadConfig(Config):
     weight_decay: float | None = Field(None, ge=0, description="weight decay of mlp and fusion")
     n_members: int | None = Field(None, ge=1, description="networks averaged by mlp and fusion")
     choose_by: Literal["log_loss", "top1", "balanced_accuracy", "macro_f1", "auroc"] | None = Field(
-        None, description="metric on val that chooses the head's settings; none means log_loss"
+        None, description="metric on val that chooses the head's settings; none: log_loss, and the run's metric for knn"
     )
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dermlab.adapt.config import DEFAULT_SPLIT, ProbeSettings
+from dermlab.adapt.config import DEFAULT_SPLIT, HeadConfig, ProbeSettings
 from dermlab.adapt.heads import make_head
 from dermlab.adapt.saving import load_head, save_head
 from dermlab.core.config import Config
@@ -300,7 +300,7 @@ def _fit_fold(
             )
     X = assemble(inputs.embedding, inputs.questionnaire, encoder, len(part))
     head = make_head(
-        settings.head,
+        _with_choice(settings),
         seed=_fold_seed(settings.seed, repeat, fold),
         n_embedding=None if inputs.embedding is None else inputs.embedding.shape[1],
         blocks=None if encoder is None else encoder.blocks_,
@@ -406,6 +406,18 @@ def _capped(rows: np.ndarray, labels: np.ndarray, cap: int | None, random: np.ra
     shuffled = random.permutation(rows)
     place = pd.Series(labels[shuffled].astype(str)).groupby(labels[shuffled].astype(str)).cumcount().to_numpy()
     return np.sort(shuffled[place < cap])
+
+
+def _with_choice(settings: ProbeSettings) -> HeadConfig:
+    """Return the head's config; ``k`` is chosen by the run's own metric unless the config says otherwise.
+
+    Logarithmic loss, which the other heads choose by, always wants many neighbours: among rare classes that is the
+    majority's answer for everybody, whatever metric was asked for.
+    """
+    head = settings.head
+    if head.kind != "knn" or head.choose_by is not None:
+        return head
+    return head.model_copy(update={"choose_by": settings.metric})
 
 
 def _fold_seed(seed: int, repeat: int, fold: int) -> int:
