@@ -343,3 +343,30 @@ def test_the_floors_are_always_there_and_questions_only_where_there_are_some(cop
     Dataset.write(copied, dataset.manifest, dataset.card.model_copy(update={"metadata": ()}))
     result = run_bakeoff(config(copied, candidates=[], ensemble=False), tmp_path / "out")
     assert {outcome.name for outcome in result.outcomes if outcome.kind == "floor"} == {"majority", "histogram-knn"}
+
+
+def test_an_ensemble_predicts_what_it_was_scored_on(finished: BakeoffResult, clinic: Path, tmp_path: Path) -> None:
+    from dermlab.cli import main
+
+    out = tmp_path / "table.parquet"
+    assert main(["predict", str(finished.folder / "runs" / "ensemble"), str(clinic), "--out", str(out)]) == 0
+    scored = pd.read_parquet(finished.folder / "runs" / "ensemble" / "predictions.parquet")
+    scored = scored[scored["split"] == "test"].set_index("image_id")
+    columns = [name for name in scored if name.startswith("p:")]
+    found = pd.read_parquet(out).set_index("image_id").loc[scored.index]
+    np.testing.assert_allclose(found[columns], scored[columns], atol=1e-6)
+    assert not found["seen_in_training"].any()
+    lineage = json.loads(out.with_suffix(".parquet.json").read_text(encoding="utf-8"))["lineage"]
+    assert sum(member["weight"] for member in lineage["members"]) == pytest.approx(1)
+
+
+def test_an_ensemble_whose_member_is_gone_says_which(
+    finished: BakeoffResult, clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dermlab.cli import main
+
+    folder = Path(shutil.copytree(finished.folder, tmp_path / "moved"))
+    for name in ("histogram-linear", "five-neighbours"):
+        shutil.rmtree(folder / "runs" / name)
+    assert main(["predict", str(folder / "runs" / "ensemble"), str(clinic), "--out", str(tmp_path / "t.csv")]) == 2
+    assert "is not there" in capsys.readouterr().err

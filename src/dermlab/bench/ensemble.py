@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dermlab.bench.candidates import Setting, collapsed, confident_mistakes
 from dermlab.bench.outcome import Outcome
 from dermlab.bench.terms import Terms
 from dermlab.core.config import read_yaml, write_yaml
+from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_json, write_text
 from dermlab.core.progress import note
 from dermlab.licensing.triage import worst
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME = "ensemble"
 FOLDER = f"runs/{NAME}"
+COMMAND = "bakeoff ensemble"
 
 
 def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -36,9 +39,10 @@ def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]
     tables = {member.name: member.table for member in members if member.table is not None}
     folder, config = setting.out / FOLDER, setting.config
     record: dict[str, object] = {
-        "command": "bakeoff ensemble",
+        "command": COMMAND,
         "config": {
             "members": {name: str(table.meta.get("fingerprint")) for name, table in tables.items()},
+            "runs": {member.name: member.run for member in members},
             "metric": config.metric,
             "n_boot": config.n_boot,
             "seed": config.seed,
@@ -77,6 +81,28 @@ def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]
     if said is not None:
         outcome.flags.append(f"on validation it names one class only ({said})")
     return [outcome]
+
+
+def ensemble_members(folder: str | Path) -> list[tuple[float, Path]] | None:
+    """Return (mean weight over the folds, run folder) of the members that count; None where it is no ensemble's folder.
+
+    Raises:
+        InputError: it is one, but a member's run folder is not where the bake-off left it.
+    """
+    folder = Path(folder)
+    if not (folder / "config.yaml").exists() or not (folder / "done.json").exists():
+        return None
+    record = read_yaml(folder / "config.yaml")
+    if not isinstance(record, dict) or record.get("command") != COMMAND:
+        return None
+    runs, members = record["config"].get("runs", {}), []
+    for name, weight in read_json(folder / "done.json")["weights"].items():
+        if weight > 0:
+            run = folder.parents[1] / runs.get(name, f"runs/{name}")
+            if not run.is_dir():
+                raise InputError(f"{folder}: mixes {name!r}, whose run folder {run} is not there")
+            members.append((float(weight), run))
+    return members
 
 
 def _make(setting: Setting, tables: dict[str, Predictions], record: dict[str, object]) -> None:

@@ -13,10 +13,13 @@ from dermlab.core.config import Config
 from dermlab.core.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
     from dermlab.adapt.probe import FittedProbe
     from dermlab.data.dataset import Dataset
+    from dermlab.features.extract import Features
 
 
 class PredictConfig(Config):
@@ -24,7 +27,7 @@ class PredictConfig(Config):
 
     positional: ClassVar[tuple[str, ...]] = ("run", "data")
 
-    run: Path = Field(description="run folder of a finished probe")
+    run: Path = Field(description="run folder of a finished probe, or of a bake-off's ensemble (runs/ensemble)")
     data: Path = Field(description="data set folder")
     out: Path = Field(description="predictions table to write, .parquet or .csv")
     split: str | None = Field(None, description="name of a split of the data set whose parts the rows are marked with")
@@ -59,39 +62,34 @@ class PredictResult:
 
 
 def run(config: PredictConfig) -> PredictResult:
-    """Predict ``config.data`` with the model of ``config.run``."""
+    """Predict ``config.data`` with the model of ``config.run``, or with the ensemble whose folder it is."""
     import numpy as np
 
     from dermlab.adapt.probe import FittedProbe
-    from dermlab.core.device import resolve
+    from dermlab.bench.ensemble import ensemble_members
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import write_predictions
-    from dermlab.features.extract import embed
 
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: --out must end in .parquet or .csv")
-    probe = FittedProbe.open(config.run)
+    mixed = ensemble_members(config.run)
+    members = [(weight, FittedProbe.open(path)) for weight, path in mixed or [(1.0, config.run)]]
     dataset = Dataset.open(config.data)
+    probe = members[0][1]
     warnings: list[str] = []
     labels = _labels(probe, dataset, warnings)
-    features, usable = None, np.ones(len(dataset), bool)
-    if probe.model["encoder_name"] is not None:
-        features = embed(
-            dataset,
-            probe.model["encoder_name"],
-            runtime=resolve(config.device, config.precision),
-            batch_size=config.batch_size,
-        )
-        trained = probe.model["encoder"]
-        if features.encoder["fingerprint"] != trained["fingerprint"]:
-            raise InputError(
-                f"{config.run}: was fitted on {trained['name']} with weights {trained['fingerprint'][:12]}, but "
-                f"the weights here are {features.encoder['fingerprint'][:12]}; install the same weights"
-            )
-        usable = features.valid
-        if features.failures:
-            warnings.append(f"{words.plural(len(features.failures), 'photo')} cannot be read and have no row")
-    probabilities, seen = probe.predict(dataset, features)
+    total = sum(weight for weight, _ in members)
+    probabilities = np.zeros((len(dataset), len(probe.classes)))
+    usable, seen = np.ones(len(dataset), bool), np.zeros(len(dataset), bool)
+    for weight, member in members:
+        features = _features(member, dataset, config)
+        one, seen_by_it = member.predict(dataset, features)
+        probabilities += weight / total * one
+        seen |= seen_by_it
+        if features is not None:
+            usable &= features.valid
+    if not usable.all():
+        warnings.append(f"{words.plural(int((~usable).sum()), 'photo')} cannot be read and have no row")
     n_seen = int((seen & usable).sum())
     if n_seen:
         warnings.append(
@@ -102,8 +100,8 @@ def run(config: PredictConfig) -> PredictResult:
     if frame.empty:
         raise InputError(f"{config.data}: no photo can be read")
     meta = {
-        "run_id": probe.path.name,
-        "model": probe.model["name"],
+        "run_id": config.run.resolve().name,
+        "model": probe.model["name"] if mixed is None else "ensemble",
         "target": probe.model["target"]["column"],
         "kind": probe.model["target"]["kind"],
         "classes": list(probe.classes),
@@ -111,12 +109,52 @@ def run(config: PredictConfig) -> PredictResult:
         "group_by": dataset.group_column(),
         "pooling": dataset.card.pooling,
         "calibration": None,
-        "fingerprint": probe.model["report"]["fingerprint"],
-        "lineage": {**probe.model["lineage"], "predicted": dataset.card.name},
+        "fingerprint": _fingerprint(members),
+        "lineage": _lineage(members, dataset, is_mixture=mixed is not None),
         "warnings": warnings,
     }
     write_predictions(config.out, frame, meta)
     return PredictResult(config.out, len(frame), int((~usable).sum()), n_seen, tuple(warnings))
+
+
+def _features(probe: FittedProbe, dataset: Dataset, config: PredictConfig) -> Features | None:
+    """Return the features that a probe wants, None for one that looks at no photo; other weights are refused."""
+    from dermlab.core.device import resolve
+    from dermlab.features.extract import embed
+
+    if probe.model["encoder_name"] is None:
+        return None
+    features = embed(
+        dataset,
+        probe.model["encoder_name"],
+        runtime=resolve(config.device, config.precision),
+        batch_size=config.batch_size,
+    )
+    trained = probe.model["encoder"]
+    if features.encoder["fingerprint"] != trained["fingerprint"]:
+        raise InputError(
+            f"{probe.path}: was fitted on {trained['name']} with weights {trained['fingerprint'][:12]}, but "
+            f"the weights here are {features.encoder['fingerprint'][:12]}; install the same weights"
+        )
+    return features
+
+
+def _fingerprint(members: Sequence[tuple[float, FittedProbe]]) -> str:
+    """Return a model's fingerprint, or that of a mixture of several in these shares."""
+    from dermlab.core.fingerprint import hash_json
+
+    own = [str(probe.model["report"]["fingerprint"]) for _, probe in members]
+    return own[0] if len(own) == 1 else hash_json([[weight for weight, _ in members], own])
+
+
+def _lineage(members: Sequence[tuple[float, FittedProbe]], dataset: Dataset, *, is_mixture: bool) -> dict[str, Any]:
+    """Return where a table comes from: of a mixture each member's name, weight and lineage."""
+    if not is_mixture:
+        return {**members[0][1].model["lineage"], "predicted": dataset.card.name}
+    return {
+        "members": [{"model": one.model["name"], "weight": weight, **one.model["lineage"]} for weight, one in members],
+        "predicted": dataset.card.name,
+    }
 
 
 def _labels(probe: FittedProbe, dataset: Dataset, warnings: list[str]) -> np.ndarray | None:
