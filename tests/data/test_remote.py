@@ -61,3 +61,40 @@ def test_what_cannot_be_fetched_is_counted_and_stops_nothing(bucket, capsys):
     assert paths[0].read_bytes() == b"second"
     assert not paths[1].exists()
     assert " images could not be fetched" in capsys.readouterr().err
+
+
+def test_a_package_that_a_protocol_needs_is_named(monkeypatch):
+    def without(protocol, **options):
+        raise ImportError("no such file system")  # as fsspec does, without the package's name
+
+    monkeypatch.setattr(fsspec, "filesystem", without)
+    with pytest.raises(InputError, match=r"'aiohttp', which is not installed: pip install 'dermlab\[remote\]'"):
+        fetch(["https://clinic/a.jpg"], hosts=frozenset({"clinic"}))
+    with pytest.raises(InputError, match="'s3fs', which is not installed: pip install s3fs"):
+        fetch(["s3://clinic/a.jpg"], hosts=frozenset({"clinic"}))
+
+
+def test_the_text_of_a_redirect_is_no_photo(monkeypatch):
+    pytest.importorskip("aiohttp")
+    import http.server
+    import threading
+
+    class Moved(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(302)
+            self.send_header("Location", "http://evil.example/secret")
+            self.send_header("Content-Length", "5")
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(b"moved")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *args):
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Moved) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (path,) = fetch([f"http://127.0.0.1:{server.server_address[1]}/a.jpg"], hosts=frozenset({"127.0.0.1"}))
+        server.shutdown()
+    assert not path.exists()

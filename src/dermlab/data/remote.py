@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import urlsplit
 
 from dermlab.core.errors import DermlabError, InputError, MissingExtraError, first_line
@@ -21,6 +22,10 @@ THREADS = 8
 # Protocols that reach another machine and take one host or bucket. "file", "zip" or a chain "a::b" would be a way out
 # of the data set folder.
 _PROTOCOLS = frozenset({"http", "https", "s3", "gs", "gcs", "az", "abfs", "abfss", "sftp", "ftp", "hf", "memory"})
+
+# What fsspec needs for a protocol; it does not always say so itself.
+_PACKAGES = {"http": "aiohttp", "https": "aiohttp", "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "sftp": "paramiko"}
+_PACKAGES |= {"az": "adlfs", "abfs": "adlfs", "abfss": "adlfs", "hf": "huggingface_hub"}
 
 
 def allowed_hosts() -> frozenset[str]:
@@ -100,11 +105,21 @@ def _read(url: str) -> bytes:
 
     protocol = urlsplit(url).scheme.lower()
     try:
-        options = {"allow_redirects": False} if protocol in ("http", "https") else {}
+        options: dict[str, Any] = {}
+        if protocol in ("http", "https"):
+            options = {"allow_redirects": False, "client_kwargs": {"raise_for_status": _refuse_redirect}}
         with fsspec.filesystem(protocol, **options).open(url, "rb") as file:
             data = file.read(MAX_BYTES + 1)
     except ImportError as error:
-        raise MissingExtraError(f"opening {protocol}:// paths", error.name or protocol, "remote") from None
+        package = error.name or _PACKAGES.get(protocol, protocol)
+        extra = "remote" if protocol in ("http", "https") else None
+        raise MissingExtraError(f"opening {protocol}:// paths", package, extra) from None
     if len(data) > MAX_BYTES:
         raise ValueError(f"more than {MAX_BYTES >> 20} MB")
     return data
+
+
+async def _refuse_redirect(response: Any) -> None:
+    """Raise where an answer sends the caller elsewhere: its text would be kept as the photo."""
+    if 300 <= response.status < 400:
+        raise ValueError(f"HTTP {response.status}: the photo lies elsewhere; name that address in the manifest")
