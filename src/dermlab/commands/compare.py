@@ -20,7 +20,7 @@ class CompareConfig(Columns):
     positional: ClassVar[tuple[str, ...]] = ("tables",)
 
     tables: tuple[Path, ...] = Field(description="two or more predictions tables, or run folders that hold one")
-    out: Path | None = Field(None, description="folder for comparison.json")
+    out: Path | None = Field(None, description="folder for comparison.html and comparison.json")
     names: tuple[str, ...] = Field((), description="a name for each table; default: the model's, else the file's")
     metrics: tuple[str, ...] = Field(
         (), description="what to compare by; default: top1,balanced_accuracy,macro_f1,auroc where all tables have them"
@@ -49,7 +49,6 @@ class CompareResult:
 
     def lines(self) -> list[str]:
         """Return what a person reads: a table for each metric, then the ranks."""
-        from dermlab.commands.evaluate import titled
         from dermlab.evaluate.compare import ranks
 
         first = self.comparison[0]
@@ -57,7 +56,7 @@ class CompareResult:
         lines = [f"{words.count(first['n'])} units{held if first['n_groups'] < first['n'] else ''}, paired"]
         for metric in dict.fromkeys(entry["metric"] for entry in self.comparison):
             entries = [entry for entry in self.comparison if entry["metric"] == metric]
-            title, kind = titled(metric)
+            title, _, kind = words.metric_words(metric)
             unit = " (percentage points)" if kind == "share" else ""
             tests = "; ".join(dict.fromkeys(entry["test"] for entry in entries))
             placed = ranks(self.comparison, self.names, metric)
@@ -92,7 +91,11 @@ def run(config: CompareConfig) -> CompareResult:
         seed=config.seed,
         method=config.interval,
     )
-    written = () if config.out is None else (write_json(config.out / "comparison.json", comparison),)
+    written: tuple[Path, ...] = ()
+    if config.out is not None:
+        from dermlab.report.comparison import write_comparison
+
+        written = (write_json(config.out / "comparison.json", comparison), write_comparison(config.out))
     return CompareResult(comparison, names, written)
 
 

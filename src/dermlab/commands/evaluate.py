@@ -62,7 +62,7 @@ class EvaluateResult:
         rows = []
         for name in SHOWN:
             if metrics.get(name, {}).get("value") is not None:
-                title, kind = titled(name)
+                title, _, kind = words.metric_words(name)
                 rows.append([title, words.score(metrics[name]["value"], kind), words.span(metrics[name], kind)])
         lines += [*aligned(rows), ""]
         table = [["class", "n", "recall", "", "AUROC", ""]]
@@ -169,13 +169,6 @@ def _truth_of_table(path: Path, columns: Columns) -> Any:
             )
     kept = [given for given in names if given in frame]
     return frame[kept].rename(columns=names)
-
-
-def titled(metric: str) -> tuple[str, str]:
-    """Return a metric's name in a sentence and how it is written; ``recall:MEL`` is the recall of MEL, in percent."""
-    base, _, of_class = metric.partition(":")
-    title, _, kind = words.metric_words(base)
-    return (f"{title} of {of_class}" if of_class else title), kind
 
 
 def aligned(rows: list[list[str]]) -> list[str]:

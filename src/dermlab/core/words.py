@@ -34,8 +34,17 @@ _UNITS = {"image": ("photo", "photos"), "lesion": ("lesion", "lesions"), "patien
 
 
 def metric_words(metric: str) -> tuple[str, str, str]:
-    """Return a metric's name in a sentence, its short name and its kind; an unknown one is named as it stands."""
-    return METRICS.get(metric, (metric.replace("_", " "), metric, "number"))
+    """Return a metric's name in a sentence, its short name and its kind; an unknown one is named as it stands.
+
+    ``recall:MEL`` is the recall of MEL.
+    """
+    if metric in METRICS:
+        return METRICS[metric]
+    base, _, of_class = metric.partition(":")
+    if of_class and base in METRICS:
+        label, short, kind = METRICS[base]
+        return f"{label} of {of_class}", f"{short} {of_class}", kind
+    return metric.replace("_", " "), metric, "number"
 
 
 def intervals_sentence(metrics: Mapping[str, Any]) -> str:
@@ -112,7 +121,20 @@ def tick(value: float, kind: str = "share") -> str:
     """Write an axis label as short as its value allows."""
     if kind == "share":
         return f"{round(100 * value, 2):g}%"
+    if kind in ("points", "signed"):  # of differences
+        shown = round(100 * value, 2) if kind == "points" else value
+        return f"{shown:+g}".replace("-", "−") if shown else "0"
     return f"{value:g}"
+
+
+def unsigned(text: str) -> str:
+    """Take the sign off a number that is written with one."""
+    return text.lstrip("+−")
+
+
+def capital(text: str) -> str:
+    """Write a sentence's first letter large."""
+    return text[:1].upper() + text[1:]
 
 
 def whole(share: float | None) -> str:

@@ -74,7 +74,7 @@ def view(metrics: Json) -> Json:
         "level": f"{metrics['interval']['level']:.0%}",
         "metrics": [
             {
-                "label": _capital(words.metric_words(name)[0]),
+                "label": words.capital(words.metric_words(name)[0]),
                 "kind": words.metric_words(name)[2],
                 "metric": metrics[name],
             }
@@ -125,7 +125,10 @@ def _sentence(metrics: Json, unit: str, groups: str) -> str:
 def _notes(warnings: list[str]) -> list[Json]:
     """Return the warnings, the grave ones first."""
     notes = [
-        {"severity": "error" if any(word in text for word in GRAVE) else "warning", "message": _capital(text) + "."}
+        {
+            "severity": "error" if any(word in text for word in GRAVE) else "warning",
+            "message": words.capital(text) + ".",
+        }
         for text in warnings
     ]
     return sorted(notes, key=lambda note: note["severity"])
@@ -134,7 +137,7 @@ def _notes(warnings: list[str]) -> list[Json]:
 def _tile(name: str, metric: Json) -> Json:
     label, _, kind = words.metric_words(name)
     note = f"95% interval {words.span(metric, kind)}"
-    return {"label": _capital(label), "value": words.score(metric["value"], kind), "note": note}
+    return {"label": words.capital(label), "value": words.score(metric["value"], kind), "note": note}
 
 
 def _ece(metric: Json) -> str:
@@ -147,7 +150,3 @@ def _ece(metric: Json) -> str:
 
 def _known(metric: Json | None) -> bool:
     return bool(metric) and metric is not None and metric.get("value") is not None
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

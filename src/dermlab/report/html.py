@@ -26,7 +26,7 @@ from dermlab.report.view import Json, photo_ids, view
 FORMAT = 1
 FILTERS = (
     *("score", "span", "span_whole", "points", "tick", "whole", "count", "p_value", "seconds", "duration"),
-    *("rate", "plain"),
+    *("rate", "plain", "unsigned"),
 )
 
 
@@ -82,7 +82,7 @@ def draw(template: str, variables: Mapping[str, Any]) -> str:
     )
     for name in FILTERS:
         environment.filters[name] = getattr(words, name)
-    environment.filters.update(capitalise=lambda text: text[:1].upper() + text[1:], short=_short)
+    environment.filters.update(capitalise=words.capital, short=_short)
     return environment.get_template(template).render(**variables)
 
 
