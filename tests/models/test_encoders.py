@@ -120,6 +120,19 @@ def test_random_weights_come_from_their_seed_and_disturb_no_others():
     assert (one.licence_card, one.name) == (None, "vit_tiny+random")
 
 
+def test_seeding_weights_or_heads_leaves_the_gpus_generators_alone(monkeypatch):
+    from dermlab.adapt.mlp import deterministic
+
+    def refuse(seed):
+        raise AssertionError("a GPU's generator was set")
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", refuse)
+    for block in (towers.seeded(3), deterministic(3)):
+        with block:
+            drawn = torch.rand(2)
+        assert torch.equal(drawn, torch.rand(2, generator=torch.Generator().manual_seed(3)))
+
+
 def test_weights_are_never_random_unasked():
     with pytest.raises(MissingWeightsError) as caught:
         create_encoder("vit_tiny")
@@ -328,6 +341,23 @@ def test_a_hub_model_is_found_in_the_weights_folder_by_its_name(weights_folder):
     encoder, _ = create_encoder("hf:google/medsiglip-448")
     assert encoder.licence_card == "medsiglip"
     assert create_encoder("medsiglip")[0].fingerprint == encoder.fingerprint
+
+
+@pytest.mark.parametrize("where", ["config.json", "preprocessor_config.json"])
+def test_code_that_a_checkpoint_brings_is_not_run_and_nobody_is_asked(tmp_path, monkeypatch, where):
+    folder = tmp_path / "model"
+    clip(folder)
+    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Theirs: pass\n")
+    if where == "config.json":
+        described = {"model_type": "theirs", "auto_map": {"AutoConfig": "theirs.Theirs"}}
+    else:
+        described = {"image_processor_type": "Theirs", "auto_map": {"AutoImageProcessor": "theirs.Theirs"}}
+    (folder / where).write_text(json.dumps(described))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    with pytest.raises(InputError, match=where):
+        create_encoder(f"hf:{folder}")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_hub_model_with_a_missing_tensor_is_refused(tmp_path):

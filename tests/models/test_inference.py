@@ -112,3 +112,9 @@ def test_the_callers_network_is_left_as_it_was_and_shares_its_weights():
     with torch.no_grad():
         network.norm.bias.add_(1)
     assert torch.equal(ready.norm.bias, network.norm.bias)
+
+
+def test_the_network_itself_is_left_on_one_device_buffers_and_all():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten())
+    for_inference(network, Runtime("meta", "fp32", "a test"), 8)
+    assert {tensor.device.type for tensor in [*network.parameters(), *network.buffers()]} == {"meta"}

@@ -149,7 +149,7 @@ def deterministic(seed: int, *, one_thread: bool = False) -> Iterator[None]:
     import torch
 
     state, n_threads = torch.random.get_rng_state(), torch.get_num_threads()
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which sets the GPUs' generators too
     if one_thread:
         torch.set_num_threads(1)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from typing import Any
 
@@ -38,7 +39,7 @@ def for_inference(network: nn.Module, runtime: Runtime, size_px: int) -> nn.Modu
     on clinical photos: median cosine to fp32 .9984 without, .9992 with).
 
     Args:
-        network: its weights are shared, its structure and mode are left as they are.
+        network: its weights are shared and moved to the runtime's device; its structure and mode are left as they are.
         runtime: device and precision; to be run inside ``runtime.autocast()``.
         size_px: side of its input.
     """
@@ -46,7 +47,10 @@ def for_inference(network: nn.Module, runtime: Runtime, size_px: int) -> nn.Modu
     ready = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors}).eval()
     if runtime.precision != "fp32":
         ready = _in_half_precision(ready, runtime.device.partition(":")[0], size_px)
-    return ready.to(runtime.device).to(memory_format=torch.channels_last)
+    ready = ready.to(runtime.device).to(memory_format=torch.channels_last)
+    # The shared parameters have moved with it, the buffers have not: a network on two devices could not run any more.
+    network.to(runtime.device)
+    return ready
 
 
 def _in_half_precision(network: nn.Module, device_type: str, size_px: int) -> nn.Module:
@@ -86,7 +90,7 @@ def _folded(network: nn.Module, example: torch.Tensor) -> tuple[nn.Module, list[
             hooks.append(module.register_forward_hook(after))
         elif isinstance(module, nn.BatchNorm2d):
             hooks.append(module.register_forward_pre_hook(before))
-    with torch.no_grad():
+    with torch.no_grad(), _exact_convolutions():
         expected = network(example)
     for hook in hooks:
         hook.remove()
@@ -107,13 +111,20 @@ def _folded(network: nn.Module, example: torch.Tensor) -> tuple[nn.Module, list[
             folded.set_submodule(name, fuse_conv_bn_eval(twin, norm))
             folded.set_submodule(names[id(norm)], activation)
         try:
-            found = folded(example)
+            with _exact_convolutions():
+                found = folded(example)
         except (AttributeError, RuntimeError, TypeError):
             return network, order
     if not torch.allclose(found, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max())):
         return network, order
     running = [folded.get_submodule(names[id(module)]) for module in order]
     return folded, [module for module in running if isinstance(module, nn.Conv2d)]
+
+
+def _exact_convolutions() -> contextlib.AbstractContextManager[None]:
+    """Keep CUDA from rounding fp32 convolutions to TF32, which would hide or feign a difference."""
+    now = torch.backends.cudnn.enabled
+    return torch.backends.cudnn.flags(enabled=now, deterministic=True, allow_tf32=False)
 
 
 def _activation(norm: nn.Module) -> nn.Module | None:

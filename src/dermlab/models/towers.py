@@ -75,7 +75,7 @@ def initialisation(seed: int | None) -> contextlib.AbstractContextManager[Any]:
 def seeded(seed: int) -> Iterator[None]:
     """Draw initial weights from ``seed`` and leave the caller's randomness as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # not torch.manual_seed, which sets the GPUs' generators too
         yield
 
 
@@ -339,7 +339,8 @@ def build_transformers(
 
     with _quiet_transformers():
         try:
-            config = AutoConfig.from_pretrained(folder, local_files_only=True)
+            # Said outright, or transformers asks at the keyboard whether to run the Python that a checkpoint brings.
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (ValueError, OSError, KeyError) as error:
             raise InputError(f"{folder}: transformers cannot read its config.json ({first_line(error)})") from None
         kind = config.model_type
@@ -349,6 +350,8 @@ def build_transformers(
             )
         extra: dict[str, Any] = {"add_pooling_layer": False} if kind in WITHOUT_POOLER else {}
         model_class: Any = getattr(transformers, VISION_TOWERS[kind]) if kind in VISION_TOWERS else AutoModel
+        if model_class is AutoModel:
+            extra["trust_remote_code"] = False
         if random:
             vision = getattr(config, "vision_config", config)
             with seeded(seed):
@@ -357,7 +360,8 @@ def build_transformers(
             network = _load_transformers(model_class, folder, extra)
         if preprocess is None:
             try:
-                preprocess = from_transformers(AutoImageProcessor.from_pretrained(folder, local_files_only=True))
+                processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+                preprocess = from_transformers(processor)
             except (ValueError, OSError, KeyError, TypeError) as error:
                 raise InputError(
                     f"{folder}: has no preprocessor_config.json that transformers can read ({first_line(error)}); "
