@@ -173,3 +173,15 @@ def test_a_download_is_whole_and_its_hash_is_checked(server, tmp_path):
     with pytest.raises(MissingWeightsError, match="404"):
         weights.fetch_url(f"{address}/absent.pth", tmp_path / "cache" / "absent.pth")
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [good]
+
+
+def test_a_download_that_breaks_off_is_not_kept(server, tmp_path, monkeypatch):
+    import http.server
+
+    folder, address = server
+    (folder / "nameless.pth").write_bytes(b"weights" * 1000)
+    handler = http.server.SimpleHTTPRequestHandler
+    monkeypatch.setattr(handler, "copyfile", lambda self, source, out: out.write(source.read(1000)))
+    with pytest.raises(MissingWeightsError, match="broke off after 1,000 of 7,000 bytes"):
+        weights.fetch_url(f"{address}/nameless.pth", tmp_path / "nameless.pth")
+    assert not (tmp_path / "nameless.pth").exists()

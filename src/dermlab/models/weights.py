@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import http.client
 import importlib.metadata
 import importlib.util
 import json
@@ -322,17 +323,23 @@ def fetch_url(url: str, target: Path) -> Path:
             urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_SECONDS) as response,
             atomic_path(target) as temporary,
         ):
-            total = int(response.headers.get("Content-Length") or 0) >> 20 or None
+            announced = int(response.headers.get("Content-Length") or 0)
+            total = announced >> 20 or None
             with open(temporary, "wb") as file, progress(f"download {target.name}", total, "MB") as advance:
                 while block := response.read(1 << 20):
                     file.write(block)
                     digest.update(block)
                     advance(1)
+                received = file.tell()
+            if announced and received != announced:  # urllib takes a connection that broke off for the end
+                raise MissingWeightsError(
+                    f"the download broke off after {received:,} of {announced:,} bytes; try again"
+                )
             if expected and not digest.hexdigest().startswith(expected.group(1)):
                 raise MissingWeightsError(f"the download of {target.name} does not match its SHA-256; try again")
     except urllib.error.HTTPError as error:
         raise MissingWeightsError(f"the download was refused (HTTP {error.code})") from None
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise MissingWeightsError(f"the download failed ({first_line(error)})") from None
     return target
 
