@@ -89,6 +89,21 @@ def test_the_way_to_another_device_gives_the_same_numbers(opened):
     assert (arrived - exact).abs().max() <= 1.01 / 255 / min(STD)
 
 
+def test_only_cuda_is_copied_to_without_waiting(monkeypatch):
+    # A copy to MPS that does not wait reads its source after it was given to others: wrong pixels, silently.
+    waited: list[bool] = []
+    to = torch.Tensor.to
+
+    def spy(self, *args, **options):
+        waited.append(not options.get("non_blocking", False))
+        return to(self, *args, **options)
+
+    normalise = Normalise(MEAN, STD, device="meta")
+    monkeypatch.setattr(torch.Tensor, "to", spy)
+    assert normalise(torch.zeros((1, 4, 4, 3), dtype=torch.uint8)).device.type == "meta"
+    assert all(waited)
+
+
 def test_the_callers_own_threads_are_left_alone(opened):
     before = torch.get_num_threads()
     list(batches(opened[0], range(10), 4, mean=MEAN, std=STD))

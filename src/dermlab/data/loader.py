@@ -51,7 +51,8 @@ class Normalise:
 
     def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return (B, 3, H, W) in channels-last memory from (B, H, W, 3) uint8."""
-        values = pixels.to(self.device, non_blocking=True).to(torch.float32)
+        # Only CUDA keeps its source alive until the copy is done; MPS may read memory that was given to others.
+        values = pixels.to(self.device, non_blocking=self.device.type == "cuda").to(torch.float32)
         self.write(values, values)
         return values.to(self.dtype).permute(0, 3, 1, 2)
 
