@@ -65,6 +65,15 @@ def test_a_larger_bank_holds_no_worse_neighbours(n, k, seed):
     assert (nearest(query, bank[:n], k)[0] <= nearest(query, bank, k)[0] + 1e-6).all()
 
 
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_broken_vector_deep_in_the_bank_is_noticed(metric, value):
+    bank = vectors(5000, 4, 1)
+    bank[4321, 2] = value
+    with pytest.raises(InputError, match="not finite"):
+        nearest(vectors(3, 4, 2), bank, 2, metric=metric, block=512)
+
+
 @pytest.mark.parametrize(
     ("queries", "bank", "k", "told"),
     [

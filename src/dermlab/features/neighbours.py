@@ -74,6 +74,9 @@ def _search(queries: torch.Tensor, bank: np.ndarray, k: int, metric: str, block:
             torch.mm(left, torch.nn.functional.normalize(rows, dim=1).T, out=scores)
         else:
             torch.addmm(-rows.square().sum(dim=1), left, rows.T, out=scores)
+        # A value of the bank that is not finite shows in the score of every query, and would never be found again.
+        if not torch.isfinite(scores[:1]).all():
+            raise InputError("nearest: queries or bank hold values that are not finite")
         best, index = _merge(best, index, scores, start, k)
         start += len(rows)
         # Blocks that double keep the candidates of each block at about k a query.
