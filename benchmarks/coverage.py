@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from dermlab.evaluate.cases import Cases
-from dermlab.evaluate.compare import auroc_influence, bootstrap_p, delong, mcnemar, permutation_test
+from dermlab.evaluate.compare import bootstrap_p, clustered_mcnemar, mcnemar, permutation_test
+from dermlab.evaluate.influence import auroc_influence, delong, delong_interval
 from dermlab.evaluate.intervals import estimate, resample, wilson_grouped
 from dermlab.evaluate.metrics import Evaluation
 
@@ -72,6 +73,10 @@ def coverage(n_simulations: int, n_patients: int, n_boot: int) -> dict[str, Any]
         for words, data in (("Wilson, effective n", grouped), ("Wilson, clusters ignored", single)):
             found = wilson_grouped(data.correct(), data.group)
             note(words, "top1", found.low, found.high)
+            area = delong_interval([data])
+            note(
+                "DeLong over patients" if data is grouped else "DeLong, clusters ignored", "auroc", area.low, area.high
+            )
             for code, name in enumerate(CLASSES):
                 own = label == code
                 found = wilson_grouped(data.correct()[own], data.group[own])
@@ -105,6 +110,7 @@ def type_one(n_simulations: int, n_patients: int, n_boot: int) -> dict[str, floa
         right = [model.correct() for model in data]
         only = int((right[0] > right[1]).sum()), int((right[0] < right[1]).sum())
         found["McNemar, clusters ignored, top1"] = mcnemar(*only)
+        found["McNemar clustered (Obuchowski), top1"] = clustered_mcnemar(np.bincount(patient, right[0] - right[1]))[1]
         for name, p in found.items():
             rejected.setdefault(name, []).append(p < 0.05)
     return {name: float(np.mean(values)) for name, values in rejected.items()}

@@ -19,7 +19,8 @@ from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate import compare_predictions, ranks, summarise, write_predictions
 from dermlab.evaluate.cases import Cases, cases_from_arrays
-from dermlab.evaluate.compare import auroc_influence, bootstrap_p, delong, holm, mcnemar, permutation_test
+from dermlab.evaluate.compare import bootstrap_p, holm, mcnemar, permutation_test
+from dermlab.evaluate.influence import auroc_influence, delong
 from dermlab.evaluate.intervals import BLOCK
 from dermlab.evaluate.metrics import Evaluation
 
@@ -63,11 +64,11 @@ def test_delongs_own_example() -> None:
     published = {"albumin": (0.7366, 0.0927), "protein": (0.6478, 0.1000), "K-G": (0.7258, 0.1028)}
     for name, (value, error) in published.items():
         assert area[name] == pytest.approx(value, abs=5e-5)
-        assert np.sqrt((influence[name] ** 2).sum()) == pytest.approx(error, abs=5e-5)
+        assert np.sqrt(influence[name].variance()) == pytest.approx(error, abs=5e-5)
     for name, difference, error, p in (("albumin", 0.0108, 0.0953, 0.9102), ("protein", -0.0780, 0.1046, 0.4561)):
         gap = influence[name] - influence["K-G"]
         assert area[name] - area["K-G"] == pytest.approx(difference, abs=5e-5)
-        assert np.sqrt((gap**2).sum()) == pytest.approx(error, abs=5e-5)
+        assert np.sqrt(gap.variance()) == pytest.approx(error, abs=5e-5)
         assert delong(area[name] - area["K-G"], gap) == pytest.approx(p, abs=5e-5)
 
 
@@ -78,7 +79,7 @@ def test_the_clustered_variance_is_that_of_the_bootstrap() -> None:
     label, probabilities, group = simulated(3, n=600, n_groups=200)
     cases = cases_from_arrays(label, probabilities, group)
     draws = resample([Evaluation([cases], ["auroc"])], n_boot=4000, seed=0, names=["auroc"])[0]["auroc"]
-    assert np.sqrt((auroc_influence([cases]) ** 2).sum()) == pytest.approx(draws.std(), rel=0.06)
+    assert np.sqrt(auroc_influence([cases]).variance()) == pytest.approx(draws.std(), rel=0.06)
 
 
 def test_the_permutation_test_of_accuracy_is_the_exact_one() -> None:

@@ -20,6 +20,8 @@ _WHERE = {
     "bootstrap": "intervals",
     "calibrate": "calibration",
     "compare_predictions": "compare",
+    "compare_recipes": "seeds",
+    "delong_interval": "influence",
     "pool_units": "predictions",
     "ranks": "compare",
     "read_predictions": "predictions",

@@ -8,20 +8,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
-from dermlab.evaluate.cases import Cases, CaseSets, case_sets
+from dermlab.evaluate.cases import CaseSets, case_sets
+from dermlab.evaluate.influence import Influence, delong, influences
 from dermlab.evaluate.intervals import BLOCK, Method, centred, in_threads, interval, jackknife, resample
-from dermlab.evaluate.metrics import Evaluation, defined, metric, ratio
+from dermlab.evaluate.metrics import ROUNDING, Evaluation, defined, metric, ratio
 from dermlab.evaluate.predictions import Predictions
 
 DEFAULT_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
-PERMUTED = ("confusion", "top_k", "losses")
-ROUNDING = 1e-12
+PERMUTED = ("confusion", "top_k", "losses", "decision")
 POWER = 0.8
 FEW_GROUPS = 30
 A_BETTER, B_BETTER, NEITHER = "a better", "b better", "cannot tell apart"
@@ -34,6 +34,8 @@ class _Model:
     evaluation: Evaluation
     values: dict[str, float]
     draws: dict[str, np.ndarray]
+    moved: dict[str, Influence]  # by group, of the metrics that have deviations
+    moved_by_unit: dict[str, Influence]  # empty where each unit is a group
 
 
 def compare_predictions(
@@ -72,13 +74,13 @@ def compare_predictions(
     if margin is not None and not margin > 0:
         raise InputError(f"margin: must be above 0, not {margin}")
     names = list(tables)
-    sets = _aligned(tables, split)
-    wanted = list(metrics) if metrics else _default_metrics(sets)
+    sets = aligned(tables, split)
+    wanted = list(metrics) if metrics else default_metrics(sets)
     if len(set(wanted)) < len(wanted):
         raise InputError(f"metrics: one is named twice ({', '.join(wanted)})")
     models = _scored(names, sets, wanted, n_boot, seed)
     pairs = list(itertools.combinations(models, 2))
-    group_by = _group_column(tables)
+    group_by = group_column(tables)
     tests = _tests(pairs, wanted, n_permutations, seed, group_by)
     discordant = [_discordant(a.found, b.found) for a, b in pairs]
     result = []
@@ -90,8 +92,8 @@ def compare_predictions(
             better = A_BETTER if (difference > 0) == metric(name).higher_is_better else B_BETTER
             significant = adjusted < 1 - level and difference != 0  # not so where either is NaN
             entry |= {
-                "p": _number(p),
-                "p_adjusted": _number(adjusted),
+                "p": number(p),
+                "p_adjusted": number(adjusted),
                 "test": tests[a.name, b.name, name][1],
                 "discordant": counts,
                 "verdict": better if significant else NEITHER,
@@ -121,6 +123,38 @@ def mcnemar(a_only: int, b_only: int) -> float:
 
     n = a_only + b_only
     return min(1.0, 2 * float(binom.cdf(min(a_only, b_only), n, 0.5))) if n else 1.0
+
+
+def clustered_mcnemar(
+    gap: np.ndarray, n: np.ndarray | None = None, *, method: Literal["obuchowski", "durkalski"] = "obuchowski"
+) -> tuple[float, float]:
+    """Return the chi-square and p of McNemar's test for answers that come in clusters.
+
+    Obuchowski 1998, "On the comparison of correlated proportions for clustered data", and Durkalski et al. 2003,
+    "Analysis of clustered matched-pair data", who weigh each cluster by 1 / its size. Both need many clusters; the
+    permutation by group is their exact counterpart.
+
+    Args:
+        gap: float64 (groups,) units of each group that only the first got right less those that only the second did.
+        n: (groups,) units of each group; needed by Durkalski's form.
+        method: whose form.
+
+    Raises:
+        InputError: Durkalski's form without the sizes.
+    """
+    from scipy.stats import chi2
+
+    if method == "durkalski":
+        if n is None:
+            raise InputError("clustered_mcnemar: Durkalski's form needs n, the number of units of each group")
+        gap = gap / n
+    squares = float((gap**2).sum())
+    if squares == 0:
+        return 0.0, 1.0
+    statistic = float(gap.sum() ** 2 / squares)
+    if method == "obuchowski":
+        statistic *= (len(gap) - 1) / len(gap)
+    return statistic, float(chi2.sf(statistic, 1))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -184,66 +218,6 @@ def _gap(evaluation: Evaluation, middle: np.ndarray, swing: np.ndarray, names: S
     return np.abs(np.stack([above[name] - below[name] for name in names]))
 
 
-def auroc_influence(sets: Sequence[Cases], name: str = "auroc") -> np.ndarray:
-    """Return how much each group moves the AUROC, as deviations (groups,) whose squares sum to its variance.
-
-    The placement values of DeLong et al. 1988 (eqs. 3-5), summed within groups as in Obuchowski 1997 ("Nonparametric
-    analysis of clustered ROC curve data"), and averaged over classes for the one-vs-rest mean. Where each group is one
-    case and there are two classes, the sum of squares is DeLong's variance exactly; so is the variance of a difference
-    of two models, from the difference of their deviations.
-
-    Args:
-        sets: case sets with probabilities, averaged over.
-        name: ``auroc`` or ``auroc:<class>``.
-    """
-    result = np.zeros(sets[0].n_groups)
-    for cases in sets:
-        assert cases.probabilities is not None
-        of_class = name.partition(":")[2]
-        codes = [cases.classes.index(of_class)] if of_class else range(len(cases.classes))
-        parts = [_class_influence(cases, code) for code in codes]
-        kept = [part for part in parts if part is not None]
-        if not kept:
-            return np.full(sets[0].n_groups, np.nan)
-        result += np.mean(kept, axis=0) / len(sets)
-    return result
-
-
-def _class_influence(cases: Cases, code: int) -> np.ndarray | None:
-    from scipy.stats import rankdata
-
-    assert cases.probabilities is not None
-    label = cases.truth[:, code] if cases.multilabel else np.where(cases.truth == code, 1.0, 0.0)
-    scores = cases.probabilities[:, code]
-    result = np.zeros(cases.n_groups)
-    sides = [np.flatnonzero(label == side) for side in (1, 0)]
-    if not len(sides[0]) or not len(sides[1]):
-        return None
-    ranks_of_all = np.empty(len(scores))
-    both = np.concatenate(sides)
-    ranks_of_all[both] = rankdata(scores[both])
-    for own, other, sign in ((sides[0], sides[1], 1), (sides[1], sides[0], -1)):
-        # The share of the other side that a case is placed above, ties counting one half.
-        placed = (ranks_of_all[own] - rankdata(scores[own])) / len(other)
-        deviation = np.bincount(cases.group[own], weights=sign * (placed - placed.mean()), minlength=cases.n_groups)
-        holders = np.count_nonzero(np.bincount(cases.group[own]))
-        if holders > 1:
-            result += deviation / len(own) * np.sqrt(holders / (holders - 1))
-    return result
-
-
-def delong(difference: float, influence: np.ndarray) -> float:
-    """Return the two-sided p of a difference of AUROCs from its groupwise deviations (normal approximation)."""
-    from scipy.special import ndtr
-
-    spread = float(np.sqrt((influence**2).sum()))
-    if np.isnan(spread) or np.isnan(difference):
-        return np.nan
-    if spread == 0:
-        return 1.0 if abs(difference) <= ROUNDING else 0.0
-    return float(2 * ndtr(-abs(difference) / spread))
-
-
 def bootstrap_p(draws: np.ndarray, n_groups: int) -> float:
     """Return the two-sided p at which the percentile interval of bootstrap differences would just reach 0.
 
@@ -270,18 +244,14 @@ def _tests(
     swapped: list[tuple[_Model, _Model]] = []
     permuted = [name for name in names if metric(name).family in PERMUTED]
     areas = [name for name in names if name.startswith("auroc")]
-    # Once a model, not once a pair: each needs every class sorted.
     models = {model.name: model for model in itertools.chain.from_iterable(pairs)}
-    influence = {
-        key: {name: auroc_influence(model.found.sets, name) for name in areas} for key, model in models.items()
-    }
     for a, b in pairs:
         same = _same_sets(a.found, b.found)
         for name in names:
             if name == "top1" and same and not clustered and len(a.found.sets) == 1:
                 result[a.name, b.name, name] = mcnemar(*_discordant(a.found, b.found)), "exact McNemar"
             elif name in areas:
-                p = delong(a.values[name] - b.values[name], influence[a.name][name] - influence[b.name][name])
+                p = delong(a.values[name] - b.values[name], a.moved[name] - b.moved[name])
                 result[a.name, b.name, name] = p, f"DeLong{' clustered' if clustered else ''}{within}"
             elif name not in permuted or not same:
                 p = bootstrap_p(a.draws[name] - b.draws[name], len(a.found.groups))
@@ -313,11 +283,15 @@ def _scored(
     for name, found, evaluation, drawn in zip(names, sets, evaluations, draws, strict=True):
         values = evaluation.value()
         moved = {key: centred(key, values[key], replicates) for key, replicates in drawn.items()}
-        models.append(_Model(name, found, evaluation, values, moved))
+        # Once a model, not once a pair: AUROC needs every class sorted.
+        by_group = influences(found, metrics)
+        by_unit = influences(found, metrics, by_unit=True) if found.clustered else {}
+        models.append(_Model(name, found, evaluation, values, moved, by_group, by_unit))
     return models
 
 
-def _default_metrics(sets: Sequence[CaseSets]) -> list[str]:
+def default_metrics(sets: Sequence[CaseSets]) -> list[str]:
+    """Return the metrics that are compared where none is named: those that all tables have."""
     return [name for name in DEFAULT_METRICS if all(defined(name, found.sets[0]) for found in sets)]
 
 
@@ -336,9 +310,9 @@ def _entry(a: _Model, b: _Model, name: str, group_by: str, method: Method, level
         "n": len(a.found.units),
         "n_groups": len(a.found.groups),
         "group_by": group_by,
-        "difference": _number(difference),
-        "low": _number(found.low),
-        "high": _number(found.high),
+        "difference": number(difference),
+        "low": number(found.low),
+        "high": number(found.high),
     }
 
 
@@ -368,21 +342,40 @@ def _further(a: _Model, b: _Model, name: str, level: float) -> dict[str, Any]:
 
     draws = a.draws[name] - b.draws[name]
     difference, spread = a.values[name] - b.values[name], float(np.nanstd(draws)) if len(draws) else np.nan
+    n_units, n_groups = len(a.found.units), len(a.found.groups)
     needed = None
     if difference and spread > 0:
         reach = float(ndtri((1 + level) / 2) + ndtri(POWER))
-        needed = int(np.ceil(len(a.found.groups) * (reach * spread / difference) ** 2))
+        needed = int(np.ceil(n_groups * (reach * spread / difference) ** 2))
     warnings = []
-    if len(a.found.groups) < FEW_GROUPS:
-        warnings.append(f"only {len(a.found.groups)} groups: the interval is too narrow")
+    if n_groups < FEW_GROUPS:
+        warnings.append(f"only {n_groups} groups: the interval is too narrow")
     if np.isnan(difference):
         warnings.append(f"{name} is undefined on these cases")
+    clustered = {}
+    if name == "top1" and a.found.clustered:
+        gap = _mean_correct(a.found) - _mean_correct(b.found)
+        statistic, p = clustered_mcnemar(np.bincount(a.found.group_of_unit, gap, n_groups))
+        clustered = {"mcnemar_clustered": {"test": "Obuchowski 1998", "statistic": statistic, "p": p}}
     return {
-        "value_a": _number(a.values[name]),
-        "value_b": _number(b.values[name]),
+        "value_a": number(a.values[name]),
+        "value_b": number(b.values[name]),
         "groups_needed": needed,
+        "units_needed": None if needed is None else int(np.ceil(needed * n_units / n_groups)),
+        "design_effect": number(_design_effect(a, b, name)),
+        **clustered,
         "warnings": warnings,
     }
+
+
+def _design_effect(a: _Model, b: _Model, name: str) -> float:
+    """Return by how much clusters raise the variance of a difference (Kish 1965): 1 without any, NaN where unknown."""
+    if not a.found.clustered:
+        return 1.0
+    if name not in a.moved_by_unit:
+        return np.nan
+    alone = (a.moved_by_unit[name] - b.moved_by_unit[name]).variance()
+    return (a.moved[name] - b.moved[name]).variance() / alone if alone > 0 else np.nan
 
 
 def _discordant(a: CaseSets, b: CaseSets) -> list[int]:
@@ -405,13 +398,13 @@ def _same_sets(a: CaseSets, b: CaseSets) -> bool:
     )
 
 
-def _group_column(tables: Mapping[str, Predictions]) -> str:
+def group_column(tables: Mapping[str, Predictions]) -> str:
     """Return the name of the column that the groups come from: of the first table that has any."""
     names = [str(table.meta.get("group_by", "image_id")) for table in tables.values()]
     return next((name for name in names if name != "image_id"), "image_id")
 
 
-def _aligned(tables: Mapping[str, Predictions], split: str) -> list[CaseSets]:
+def aligned(tables: Mapping[str, Predictions], split: str) -> list[CaseSets]:
     """Return the case sets of each table in one coding of classes, units and groups, or say how they differ."""
     names = list(tables)
     first = tables[names[0]]
@@ -493,5 +486,6 @@ def _same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     return pairs == len(np.unique(a)) == len(np.unique(b))
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """Return a number for JSON: None where it is undefined."""
     return None if np.isnan(value) else float(value)

@@ -20,6 +20,7 @@ from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import Cases, cases_from_arrays
 
 N_BINS = 15
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ METRICS: dict[str, Metric] = {
     "recall": Metric("confusion"),
     "precision": Metric("confusion"),
     "f1": Metric("confusion"),
+    "specificity": Metric("confusion"),
+    "npv": Metric("confusion"),
     "top2": Metric("top_k", probabilities=True),
     "top3": Metric("top_k", probabilities=True),
     "top5": Metric("top_k", probabilities=True),
@@ -60,31 +63,114 @@ METRICS: dict[str, Metric] = {
     "brier": Metric("losses", higher_is_better=False, probabilities=True),
     "log_loss": Metric("losses", higher_is_better=False, probabilities=True),
 }
-PER_CLASS = ("recall", "precision", "f1", "auroc", "auprc")
+PER_CLASS = ("recall", "precision", "f1", "specificity", "npv", "auroc", "auprc")
+ONLY_PER_CLASS = ("recall", "precision", "f1", "specificity", "npv")
+# What is asked for at a stated operating point → the conditions that may be stated with it.
+OPERATING: dict[str, tuple[tuple[str, ...], ...]] = {
+    "sens": (("spec",), ("thr",)),
+    "spec": (("sens",), ("thr",)),
+    "ppv": (("prev",), ("prev", "thr")),
+    "npv": (("prev",), ("prev", "thr")),
+    "net_benefit": (("thr",), ("prev", "thr")),
+}
+OPERATING_EXAMPLES = "sens@spec=0.9:MEL, spec@sens=0.95:MEL, ppv@prev=0.02:MEL, net_benefit@thr=0.1:MEL"
 ORDINAL = ("quadratic_kappa", "mean_absolute_error")
 NOT_FOR_MULTILABEL = ("top1", "kappa", "weighted_f1", *ORDINAL)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A metric at a stated operating point of one class against the rest.
+
+    Attributes:
+        name: as it was asked for, ``sens@spec=0.9:MEL``.
+        wanted: a key of :data:`OPERATING`: sensitivity, specificity, predictive value, net benefit.
+        given: what is stated: ``spec`` or ``sens`` (a least value), ``thr`` (the class is called where its probability
+            is at least this), ``prev`` (prevalence of the class where the model will be used).
+        of_class: the class, empty for the second of two.
+    """
+
+    name: str
+    wanted: str
+    given: tuple[tuple[str, float], ...]
+    of_class: str
+
+    def stated(self, key: str) -> float | None:
+        """Return one of the stated conditions, None where it is not stated."""
+        return dict(self.given).get(key)
+
+    @property
+    def family(self) -> str:
+        """Sums that are needed: all thresholds (``ranking``), or one decision."""
+        return "ranking" if {"spec", "sens"} & dict(self.given).keys() else "decision"
+
+    def code(self, cases: Cases) -> int:
+        """Return the code of the class.
+
+        Raises:
+            InputError: no class is named, and there are more than two.
+        """
+        if self.of_class:
+            return cases.classes.index(self.of_class)
+        if len(cases.classes) != 2 or cases.multilabel:
+            raise InputError(f"metric {self.name!r}: name the class, {self.name}:{cases.classes[0]}")
+        return 1
+
+
+def point(name: str) -> Point | None:
+    """Return the operating point that a metric's name states, None where it states none.
+
+    Raises:
+        InputError: there is no such metric, or a stated value is none.
+    """
+    asked, _, of_class = name.partition(":")
+    wanted, *stated = asked.split("@")
+    if not stated:
+        return None
+    given = {}
+    for condition in stated:
+        key, _, text = condition.partition("=")
+        try:
+            given[key.strip()] = float(text)
+        except ValueError:
+            raise InputError(f"metric {name!r}: {condition!r} is not a condition such as thr=0.2") from None
+    if wanted not in OPERATING or tuple(sorted(given)) not in OPERATING[wanted] or len(given) < len(stated):
+        known = "; ".join(
+            " or ".join(key + "".join(f"@{condition}=" for condition in each) for each in ways)
+            for key, ways in OPERATING.items()
+        )
+        raise InputError(f"metric {name!r} is not among the operating points: {known}")
+    for key, value in given.items():
+        if not 0 < value < 1:
+            raise InputError(f"metric {name!r}: {key} must lie between 0 and 1, not {value:g}")
+    return Point(name, wanted, tuple(sorted(given.items())), of_class)
 
 
 def metric(name: str) -> Metric:
     """Return what is known of a metric.
 
     Args:
-        name: a key of :data:`METRICS`, ``top7``, or a metric of one class: ``recall:MEL``, ``auroc:MEL``.
+        name: a key of :data:`METRICS`, ``top7``, a metric of one class (``recall:MEL``, ``auroc:MEL``), or one at a
+            stated operating point of a class (``sens@spec=0.9:MEL``; :func:`point`).
 
     Raises:
         InputError: there is no such metric.
     """
+    asked = point(name)
+    if asked is not None:
+        return Metric(asked.family, probabilities=asked.wanted not in ("ppv", "npv") or asked.stated("thr") is not None)
     base, _, of_class = name.partition(":")
     if of_class:
         if base in PER_CLASS:
             return METRICS[base]
     elif re.fullmatch(r"top[1-9]\d*", base) and base not in METRICS:
         return Metric("top_k", probabilities=True)
-    elif base in METRICS and base not in ("recall", "precision", "f1"):
+    elif base in METRICS and base not in ONLY_PER_CLASS:
         return METRICS[base]
-    overall = [key for key in METRICS if key not in ("recall", "precision", "f1")]
+    overall = [key for key in METRICS if key not in ONLY_PER_CLASS]
     raise InputError(
-        f"metric {name!r} is none of {', '.join(overall)}, and none of {', '.join(PER_CLASS)} of a class (recall:MEL)"
+        f"metric {name!r} is none of {', '.join(overall)}; none of {', '.join(PER_CLASS)} of a class (recall:MEL); "
+        f"and states no operating point ({OPERATING_EXAMPLES})"
     )
 
 
@@ -136,6 +222,7 @@ class ConfusionCounts:
         f1 = ratio(2 * hit, true + predicted)
         chance = ratio((true * predicted).sum(axis=0), n * n)
         top1 = ratio(hit.sum(axis=0), n)
+        rightly_not = n - true - predicted + hit
         result = {
             "top1": top1,
             "balanced_accuracy": mean_defined(recall),
@@ -145,6 +232,8 @@ class ConfusionCounts:
             **of_classes("recall", recall, self.classes),
             **of_classes("precision", precision, self.classes),
             **of_classes("f1", f1, self.classes),
+            **of_classes("specificity", ratio(rightly_not, n - true), self.classes),
+            **of_classes("npv", ratio(rightly_not, n - predicted), self.classes),
         }
         if self.ordinal:
             place = np.arange(n_classes, dtype=np.float64)
@@ -168,13 +257,68 @@ class LabelCounts:
         """Return means over labels; balanced accuracy is the mean of sensitivity and specificity."""
         tn, fp, fn, tp = totals.reshape(4, len(self.classes), -1)
         recall, f1 = ratio(tp, tp + fn), ratio(2 * tp, 2 * tp + fp + fn)
+        specificity = ratio(tn, tn + fp)
         return {
-            "balanced_accuracy": mean_defined((recall + ratio(tn, tn + fp)) / 2),
+            "balanced_accuracy": mean_defined((recall + specificity) / 2),
             "macro_f1": mean_defined(f1),
             **of_classes("recall", recall, self.classes),
             **of_classes("precision", ratio(tp, tp + fp), self.classes),
             **of_classes("f1", f1, self.classes),
+            **of_classes("specificity", specificity, self.classes),
+            **of_classes("npv", ratio(tn, tn + fn), self.classes),
         }
+
+
+class Decisions:
+    """One class called or not called at a threshold: predictive values at a prevalence, net benefit.
+
+    Predictive values follow from sensitivity and specificity by Bayes' rule at the stated prevalence, which is that of
+    the clinic and not of the test set. Net benefit: true positives less false positives weighted by the odds of the
+    threshold, per case (Vickers & Elkin 2006, "Decision curve analysis", Medical Decision Making 26:565).
+    """
+
+    def __init__(self, cases: Cases, points: Sequence[Point]) -> None:
+        self.points = tuple(points)
+        places, groups = [], []
+        for place, asked in enumerate(self.points):
+            code, threshold = asked.code(cases), asked.stated("thr")
+            label = class_labels(cases, code)
+            if threshold is not None:
+                assert cases.probabilities is not None
+                called = cases.probabilities[:, code] >= threshold
+            else:
+                called = cases.predicted[:, code] == 1 if cases.multilabel else cases.predicted == code
+            known = np.flatnonzero(~np.isnan(label))
+            places.append(4 * place + (2 * label[known] + called[known]).astype(np.int64))  # tn, fp, fn, tp
+            groups.append(cases.group[known])
+        where = np.concatenate(places)
+        self.rows = sum_rows(where, np.concatenate(groups), np.ones(len(where)), (4 * len(points), cases.n_groups))
+
+    def values(self, totals: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the value at each operating point; NaN without cases on both sides (net benefit: without cases)."""
+        result = {}
+        for place, asked in enumerate(self.points):
+            tn, fp, fn, tp = totals[4 * place : 4 * place + 4]
+            sensitivity, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
+            prevalence, threshold = asked.stated("prev"), asked.stated("thr")
+            share = ratio(tp + fn, tn + fp + fn + tp) if prevalence is None else np.full_like(tp, prevalence)
+            if asked.wanted == "sens":
+                found = sensitivity
+            elif asked.wanted == "spec":
+                found = specificity
+            elif asked.wanted == "ppv":
+                found = ratio(sensitivity * share, sensitivity * share + (1 - specificity) * (1 - share))
+            elif asked.wanted == "npv":
+                found = ratio(specificity * (1 - share), specificity * (1 - share) + (1 - sensitivity) * share)
+            else:
+                assert threshold is not None
+                if prevalence is None:  # one side may be empty: there is no benefit, or no harm, to count
+                    gain, harm = ratio(tp, tn + fp + fn + tp), ratio(fp, tn + fp + fn + tp)
+                else:
+                    gain, harm = sensitivity * share, (1 - specificity) * (1 - share)
+                found = gain - harm * threshold / (1 - threshold)
+            result[asked.name] = found
+        return result
 
 
 class TopK:
@@ -200,14 +344,14 @@ class Ranking:
     Mann-Whitney statistic of any weighting costs as much as there are positives, not as there are images.
     """
 
-    def __init__(self, cases: Cases, *, precision: bool = True) -> None:
+    def __init__(self, cases: Cases, *, precision: bool = True, points: Sequence[Point] = ()) -> None:
         assert cases.probabilities is not None
         self.classes, self.precision = cases.classes, precision
+        self.points = [(asked, asked.code(cases)) for asked in points]
         self.parts: list[tuple[slice, slice, np.ndarray, np.ndarray]] = []
         places, groups, offset = [], [], 0
         for code in range(len(cases.classes)):
-            label = cases.truth[:, code] if cases.multilabel else np.where(cases.truth == code, 1.0, 0.0)
-            scores = cases.probabilities[:, code]
+            label, scores = class_labels(cases, code), cases.probabilities[:, code]
             positive, negative = np.flatnonzero(label == 1), np.flatnonzero(label == 0)
             cuts, own = np.unique(scores[positive], return_inverse=True)
             piece = 2 * np.searchsorted(cuts, scores[negative], side="left")
@@ -225,9 +369,10 @@ class Ranking:
         self.rows = sum_rows(place, np.concatenate(groups), np.ones(len(place)), (offset, cases.n_groups))
 
     def values(self, totals: np.ndarray) -> dict[str, np.ndarray]:
-        """Return AUROC (and average precision) of each class and the mean over the classes where it is defined."""
+        """Return AUROC (and average precision) of each class, the mean over those where it is defined, and points."""
         auroc = np.full((len(self.classes), totals.shape[1]), np.nan)
         auprc = auroc.copy()
+        at_points: dict[str, np.ndarray] = {}
         for code, (positives, negatives, below, up_to) in enumerate(self.parts):
             positive = totals[positives]
             counted = np.zeros((negatives.stop - negatives.start + 1, totals.shape[1]))
@@ -236,16 +381,50 @@ class Ranking:
             lower = counted[below]
             wins = np.einsum("kb,kb->b", positive, lower + counted[up_to]) / 2
             auroc[code] = ratio(wins, n_positive * n_negative)
-            if not self.precision:
+            here = [asked for asked, of_class in self.points if of_class == code]
+            if not self.precision and not here:
                 continue
             found = np.cumsum(positive[::-1], axis=0)[::-1]  # positives at or above each cut
+            for asked in here:
+                at_points[asked.name] = on_the_curve(asked, found, lower, n_positive, n_negative)
+            if not self.precision:
+                continue
             precision = np.nan_to_num(ratio(found, found + n_negative - lower))
             auprc[code] = ratio(np.einsum("kb,kb->b", positive, precision), n_positive)
             auprc[code, n_negative == 0] = np.nan
         result = {"auroc": mean_defined(auroc), **of_classes("auroc", auroc, self.classes)}
         if self.precision:
             result |= {"auprc": mean_defined(auprc), **of_classes("auprc", auprc, self.classes)}
-        return result
+        return result | at_points
+
+
+def on_the_curve(
+    asked: Point, found: np.ndarray, lower: np.ndarray, n_positive: np.ndarray, n_negative: np.ndarray
+) -> np.ndarray:
+    """Return (B,) the best sensitivity (specificity) at which the specificity (sensitivity) is at least as stated.
+
+    The class is called from a cut upward; a cut above all scores calls nobody, with sensitivity 0 and specificity 1.
+
+    Args:
+        asked: ``sens@spec=`` or ``spec@sens=``.
+        found: float64 (cuts, B) positives at or above each cut, cuts ascending.
+        lower: float64 (cuts, B) negatives below each cut.
+        n_positive: float64 (B,).
+        n_negative: float64 (B,).
+    """
+    undefined = (n_positive == 0) | (n_negative == 0)
+    if not len(found):
+        return np.full(len(n_positive), np.nan)
+    everyone = np.arange(found.shape[1])
+    if asked.wanted == "sens":
+        reached = lower >= asked.given[0][1] * n_negative * (1 - ROUNDING)
+        first = np.where(reached.any(axis=0), reached.argmax(axis=0), len(found))  # the lowest cut, hence most found
+        value = ratio(np.vstack([found, np.zeros_like(n_positive)])[first, everyone], n_positive)
+    else:
+        reached = found >= asked.given[0][1] * n_positive * (1 - ROUNDING)
+        last = len(found) - 1 - reached[::-1].argmax(axis=0)  # the lowest cut of all finds every positive
+        value = ratio(lower[last, everyone], n_negative)
+    return np.where(undefined, np.nan, value)
 
 
 class Reliability:
@@ -322,10 +501,13 @@ def families(cases: Cases, names: Sequence[str]) -> list[Family]:
     result: list[Family] = []
     if "confusion" in wanted:
         result.append(LabelCounts(cases) if cases.multilabel else ConfusionCounts(cases))
+    if "decision" in wanted:
+        result.append(Decisions(cases, [asked for asked in map(point, names) if asked and asked.family == "decision"]))
     if "top_k" in wanted:
         result.append(TopK(cases, sorted({int(name[3:]) for name in names if metric(name).family == "top_k"})))
     if "ranking" in wanted:
-        result.append(Ranking(cases, precision=any(name.startswith("auprc") for name in names)))
+        points = [asked for asked in map(point, names) if asked and asked.family == "ranking"]
+        result.append(Ranking(cases, precision=any(name.startswith("auprc") for name in names), points=points))
     if "reliability" in wanted:
         result.append(Reliability(cases))
     if "losses" in wanted:
@@ -409,6 +591,11 @@ def confusion_matrix(sets: Sequence[Cases]) -> np.ndarray:
     n_classes = len(sets[0].classes)
     cells = np.concatenate([cases.truth * n_classes + cases.predicted for cases in sets])
     return np.bincount(cells, minlength=n_classes**2).reshape(n_classes, n_classes)
+
+
+def class_labels(cases: Cases, code: int) -> np.ndarray:
+    """Return float64 (N,) 1 where a case is of the class, 0 where it is not, NaN where that is unknown."""
+    return cases.truth[:, code] if cases.multilabel else np.where(cases.truth == code, 1.0, 0.0)
 
 
 def top_k_credit(cases: Cases, k: int) -> np.ndarray:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from dermlab.evaluate.calibration import expected_ece, reliability_bins
 from dermlab.evaluate.cases import CaseSets, case_sets
+from dermlab.evaluate.influence import delong_interval
 from dermlab.evaluate.intervals import Estimate, Method, estimate, wilson_grouped
 from dermlab.evaluate.metrics import ORDINAL, PER_CLASS, Evaluation, confusion_matrix, defined, top_k_credit
 from dermlab.evaluate.predictions import Predictions
@@ -22,6 +24,7 @@ UNDEFINED_SHARE = 0.05
 def summarise(
     predictions: Predictions,
     *,
+    metrics: Sequence[str] = (),
     split: str = "test",
     n_boot: int = 2000,
     seed: int = 0,
@@ -32,6 +35,7 @@ def summarise(
 
     Args:
         predictions: any table; images of one unit are pooled first.
+        metrics: further metrics by name (``sens@spec=0.9:MEL``), which are returned under ``further``.
         split: the split scored.
         n_boot: number of bootstrap replicates.
         seed: of the bootstrap.
@@ -39,12 +43,12 @@ def summarise(
         level: coverage aimed at.
 
     Raises:
-        InputError: the split is missing or holds no label.
+        InputError: the split is missing or holds no label, or a metric does not exist for it.
     """
     found = case_sets(predictions, split)
     first = found.sets[0]
     names = [name for name in (*PROMISED, *FURTHER) if defined(name, first)]
-    evaluation = Evaluation(found.sets, names)
+    evaluation = Evaluation(found.sets, list(dict.fromkeys([*names, *metrics])))
     estimates = estimate([evaluation], n_boot=n_boot, seed=seed, method=method, level=level)[0]
     wilson = _wilson(found, level)
     estimates.update(wilson)
@@ -76,6 +80,11 @@ def summarise(
             "wilson": sorted({name.partition(":")[0] for name in wilson}),
         },
     }
+    if metrics:
+        result["further"] = {name: estimates[name].to_dict() for name in metrics}
+    if "auroc" in names:
+        area = delong_interval(found.sets, level=level).to_dict()
+        result["auroc"]["delong"] = {"low": area["low"], "high": area["high"]}
     if not first.multilabel:
         result["confusion_matrix"] = confusion_matrix(found.sets).tolist()
     if first.probabilities is not None:
@@ -83,7 +92,7 @@ def summarise(
         result["ece"]["if_calibrated"] = expected_ece(found.sets, seed=seed)
     if predictions.meta.get("calibration"):
         result["calibration"] = predictions.meta["calibration"]
-    warnings = [*predictions.warnings, *found.warnings, *_warnings(found, estimates, names, group_by)]
+    warnings = [*predictions.warnings, *found.warnings, *_warnings(found, estimates, [*names, *metrics], group_by)]
     result["warnings"] = list(dict.fromkeys(warnings))
     return result
 
