@@ -34,6 +34,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("predict",): "predict",
     ("evaluate",): "evaluate",
     ("compare",): "compare",
+    ("label-efficiency",): "label_efficiency",
     ("bakeoff",): "bakeoff",
 }
 VERBS = frozenset(COMMANDS.values())
