@@ -80,7 +80,7 @@ def run(config: CompareConfig) -> CompareResult:
     if len(config.tables) < 2:
         raise InputError("compare: needs at least two predictions tables")
     tables = [read(path, config, config.truth, config.target) for path in config.tables]
-    names = _named([str(table.meta.get("model")) for table in tables], config)
+    names = named([str(table.meta.get("model")) for table in tables], config.tables, config.names)
     comparison = compare_predictions(
         dict(zip(names, tables, strict=True)),
         metrics=config.metrics or None,
@@ -99,16 +99,20 @@ def run(config: CompareConfig) -> CompareResult:
     return CompareResult(comparison, names, written)
 
 
-def _named(models: list[str], config: CompareConfig) -> tuple[str, ...]:
-    """Return a name for each table: the user's, else the model's, else the path's where models share one."""
-    if config.names:
-        if len(config.names) != len(config.tables) or len(set(config.names)) < len(config.names):
-            raise InputError(f"names: needs {len(config.tables)} different names, not {', '.join(config.names)}")
-        return config.names
-    for candidates in (models, [path.stem for path in config.tables], [str(path) for path in config.tables]):
+def named(models: list[str], paths: tuple[Path, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a name for each table: the user's, else the model's, else the path's where models share one.
+
+    Raises:
+        InputError: the user's names are too few, too many or not different, or a table is named twice.
+    """
+    if names:
+        if len(names) != len(paths) or len(set(names)) < len(names):
+            raise InputError(f"names: needs {len(paths)} different names, not {', '.join(names)}")
+        return names
+    for candidates in (models, [path.stem for path in paths], [str(path) for path in paths]):
         if len(set(candidates)) == len(candidates):
             return tuple(candidates)
-    raise InputError("compare: the same table is named twice; --names gives each its own name")
+    raise InputError("the same table is named twice; --names gives each its own name")
 
 
 def _table(entries: list[dict[str, Any]], metric: str, kind: str) -> list[str]:
