@@ -29,7 +29,7 @@ from dermlab.data.metadata import QuestionnaireEncoder
 from dermlab.data.splits import split_by_fraction
 from dermlab.evaluate.cases import case_sets
 from dermlab.evaluate.metrics import Evaluation
-from dermlab.evaluate.predictions import PROBABILITY, Predictions, read_predictions, write_predictions
+from dermlab.evaluate.predictions import LEADING, PROBABILITY, Predictions, read_predictions, write_predictions
 from dermlab.evaluate.summary import summarise
 
 if TYPE_CHECKING:
@@ -395,8 +395,13 @@ def over_classes(probabilities: np.ndarray, known: Sequence[Any] | np.ndarray, c
 
 
 def subgroup_columns(dataset: Dataset) -> list[str]:
-    """Return the manifest's columns by which results are broken down: sex, age, skin type, site, modality."""
-    return [column for column in SUBGROUP_COLUMNS if column in dataset.manifest]
+    """Return the manifest's columns by which results are broken down: sex, age, skin type, site, the questionnaire.
+
+    Columns that give the label away are none, and a column named as one of the table's own would displace it.
+    """
+    asked = [item.column for item in dataset.card.metadata if item.column not in dataset.card.label_proxies]
+    wanted = dict.fromkeys([*SUBGROUP_COLUMNS, *asked])
+    return [column for column in wanted if column in dataset.manifest and column not in LEADING]
 
 
 def _capped(rows: np.ndarray, labels: np.ndarray, cap: int | None, random: np.random.Generator) -> np.ndarray:
