@@ -35,6 +35,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("evaluate",): "evaluate",
     ("compare",): "compare",
     ("label-efficiency",): "label_efficiency",
+    ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
 }
 VERBS = frozenset(COMMANDS.values())

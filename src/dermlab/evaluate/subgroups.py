@@ -30,6 +30,8 @@ DEFAULT_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 MIN_N = 30
 MIN_CASES = 5
 BETTER, WORSE, NEITHER = "better than the rest", "worse than the rest", "cannot tell apart"
+DIFFER = "levels differ"
+FEW_BEYOND = 10  # replicates beyond 0 below which their share is too coarse a p to be adjusted for many tests
 COMPONENT = {"balanced_accuracy": "recall", "macro_f1": "f1", "auroc": "auroc", "auprc": "auprc"}
 """Averages over classes and what they average."""
 RATES = ("selection_rate", "true_positive_rate", "false_positive_rate")
@@ -51,9 +53,10 @@ def subgroups(
 ) -> dict[str, Any]:
     """Break the figures of a predictions table down by the levels of its describing columns.
 
-    A metric that averages over classes (balanced accuracy, macro-F1, AUROC) is averaged, in every level of a column,
-    over the same classes: those of which each claimed level has ``min_cases``. Else the levels' mixes of classes would
-    be compared, not the model. ``not recorded`` is shown and tested against the recorded, but is no part of gaps.
+    A metric that averages over classes (balanced accuracy, macro-F1, AUROC) is averaged over those of which a level
+    has ``min_cases``; against the rest, over those of which both sides have; in a gap, over those of which every level
+    in it has. Else the mixes of classes would be compared, not the model. ``not recorded`` is shown and tested against
+    the recorded, but is no part of gaps.
 
     Args:
         predictions: any table with describing columns (:func:`dermlab.evaluate.levels.with_columns` joins more).
@@ -78,9 +81,12 @@ def subgroups(
              "columns": {column: {
                 "estimated": false,                      # true: estimated from the photo (ita_band)
                 "levels": [{"level", "recorded", "n", "n_groups", "cases": {class: n}, "claimed", "why",
+                            "classes": [averaged over],
                             "metrics": {metric: {value, low, high} or null},
-                            "against_rest": {metric: {"difference", "low", "high", "p", "p_adjusted", "verdict"}}}],
-                "gaps": {metric: {"classes": [averaged over] or null, "group_min", "group_max", "worst", "best",
+                            "against_rest": {metric: {"classes": [averaged over] or null, "value", "rest",
+                                             "difference", "low", "high", "p", "p_adjusted", "verdict"}}}],
+                "gaps": {metric: {"classes": [averaged over] or null, "levels": [compared],
+                         "group_min", "group_max", "worst", "best",
                          "difference": {value, low, high}, "ratio": {value, low, high},
                          "difference_by_chance", "p", "p_adjusted", "test", "verdict"}},
                 "fairness": {"positive": [classes], "levels": {level: {"selection_rate", "true_positive_rate",
@@ -176,38 +182,46 @@ class _Column:
         self.classes = found.sets[0].classes
         codes = [*range(len(levels.names)), *([-1] if (levels.codes < 0).any() else [])]
         self.members = {code: levels.codes == code for code in codes}
+        self.rest = {code: (levels.codes >= 0) & (levels.codes != code) for code in codes}
         self.cases = {code: _cases_of_classes(found, mask) for code, mask in self.members.items()}
-        self.n_groups = {code: len(np.unique(found.group_of_unit[mask])) for code, mask in self.members.items()}
+        self.n_groups = {code: self._count_groups(mask) for code, mask in self.members.items()}
         self.claimed = [code for code in range(len(levels.names)) if self._too_few(code) is None]
-        counts = np.array([self.cases[code] for code in self.claimed]).reshape(len(self.claimed), -1)
-        enough = (counts >= settings.min_cases).all(axis=0) if len(counts) else np.zeros(len(self.classes), bool)
-        self.shared = [name for name, kept in zip(self.classes, enough, strict=True) if kept]
+        self.own = {code: self._enough(mask) for code, mask in self.members.items()}
+        self.both = {code: [name for name in self.own[code] if name in self._enough(self.rest[code])] for code in codes}
 
     def describe(self) -> dict[str, Any]:
         """Return the column's part of the result, p values not yet adjusted."""
         scored = [code for code in self.members if self._too_few(code) is None]
+        mirrored = len(self.levels.names) == 2 and len(self.claimed) == 2  # the rest of each is the other
         evaluations: dict[Any, Evaluation] = {}
         for code in scored:
             evaluations[code] = self._evaluation(self.members[code])
-            rest = self._rest(code)
-            if rest.any() and not self._mirrored(code):
-                evaluations["rest", code] = self._evaluation(rest)
-        keys = list(evaluations)
-        drawn = resample(list(evaluations.values()), n_boot=self.settings.n_boot, seed=self.settings.seed)
-        draws: dict[Any, dict[str, np.ndarray]] = dict(zip(keys, drawn, strict=True))
-        values: dict[Any, dict[str, np.ndarray]] = {
+            if self.rest[code].any() and not (mirrored and code >= 0):
+                evaluations["rest", code] = self._evaluation(self.rest[code])
+        draws: dict[Any, dict[str, np.ndarray]] = {}
+        if evaluations:
+            drawn = resample(list(evaluations.values()), n_boot=self.settings.n_boot, seed=self.settings.seed)
+            draws = dict(zip(evaluations, drawn, strict=True))
+        values = {
             key: {name: np.array([value]) for name, value in one.value().items()} for key, one in evaluations.items()
         }
-        if self._mirrored(1):
+        if mirrored:
             for code, other in ((0, 1), (1, 0)):
-                if other in scored:
-                    draws["rest", code], values["rest", code] = draws[other], values[other]
+                draws["rest", code], values["rest", code] = draws[other], values[other]
         return {
             "estimated": self.levels.estimated,
             "levels": [self._level(code, values, draws) for code in self.members],
             "gaps": self._gaps(values, draws),
             "fairness": self._fairness() if self.settings.positive else None,
         }
+
+    def _count_groups(self, mask: np.ndarray) -> int:
+        return len(np.unique(self.found.group_of_unit[mask]))
+
+    def _enough(self, mask: np.ndarray) -> list[str]:
+        """Return the classes of which the units have enough cases."""
+        counts = _cases_of_classes(self.found, mask)
+        return [name for name, n in zip(self.classes, counts, strict=True) if n >= self.settings.min_cases]
 
     def _too_few(self, code: int) -> str | None:
         """Say why nothing is claimed of a level, None where something is."""
@@ -221,37 +235,17 @@ class _Column:
     def _name(self, code: int) -> str:
         return self.levels.names[code] if code >= 0 else NOT_RECORDED
 
-    def _rest(self, code: int) -> np.ndarray:
-        """Return the recorded units of other levels, bool (units,)."""
-        return (self.levels.codes >= 0) & (self.levels.codes != code)
-
-    def _mirrored(self, code: int) -> bool:
-        """Tell whether a level's rest is the one other level, which makes the two comparisons one."""
-        return len(self.levels.names) == 2 and code >= 0 and self._too_few(0) is None and self._too_few(1) is None
-
     def _evaluation(self, units: np.ndarray) -> Evaluation:
         return Evaluation(_restricted(self.found, units), self.settings.metrics)
 
-    def _averaged(self, name: str) -> list[str] | None:
-        """Return the classes that a metric is averaged over, None where it averages over none."""
-        return self.shared if name in COMPONENT else None
-
-    def _undefined(self, name: str, code: int) -> str | None:
-        """Say why a metric is not given for a level, None where it is."""
+    def _lacking(self, name: str, classes: Sequence[str]) -> str | None:
+        """Say why a metric cannot be given where only ``classes`` have enough cases, None where it can."""
         part = name.partition(":")[2]
-        needed = [part] if part else self._averaged(name)
-        if needed is None:
-            return None
-        if not part and len(needed) < 2:
-            return "levels share fewer than two classes"
-        lacking = [one for one in needed if self.cases[code][self.classes.index(one)] < self.settings.min_cases]
-        return f"fewer than {self.settings.min_cases} cases of {', '.join(lacking)}" if lacking else None
-
-    def _of(self, values: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """Return a metric (B,), averaged over the shared classes where it averages over classes."""
-        if name not in COMPONENT:
-            return values[name]
-        return np.mean([values[f"{COMPONENT[name]}:{one}"] for one in self.shared], axis=0)
+        if part and part not in classes:
+            return f"fewer than {self.settings.min_cases} cases of {part}"
+        if name in COMPONENT and len(classes) < 2:
+            return f"fewer than two classes of {self.settings.min_cases} cases"
+        return None
 
     def _level(self, code: int, values: Mapping[Any, Any], draws: Mapping[Any, Any]) -> dict[str, Any]:
         mask, why = self.members[code], self._too_few(code)
@@ -261,6 +255,7 @@ class _Column:
             "n": int(mask.sum()),
             "n_groups": self.n_groups[code],
             "cases": {name: int(n) for name, n in zip(self.classes, self.cases[code], strict=True)},
+            "classes": self.own[code],
             "claimed": why is None,
             "why": why,
             "metrics": dict.fromkeys(self.settings.metrics),
@@ -268,33 +263,39 @@ class _Column:
         }
         if why is not None:
             return result
-        missing = []
+        missing: dict[str, list[str]] = {}
         for name in self.settings.metrics:
-            lacking = self._undefined(name, code)
+            lacking = self._lacking(name, self.own[code])
             if lacking:
-                missing.append(f"{name}: {lacking}")
+                missing.setdefault(lacking, []).append(name)
                 continue
             result["metrics"][name] = self._estimate(name, code, values[code], draws[code]).to_dict()
-            rest = ("rest", code)
-            if rest not in draws or (name.partition(":")[2] and not self._rest_has(name, code)):
-                continue
-            difference = float((self._of(values[code], name) - self._of(values[rest], name))[0])
-            apart = self._of(draws[code], name) - self._of(draws[rest], name)
-            holders = min(self.n_groups[code], len(np.unique(self.found.group_of_unit[self._rest(code)])))
-            estimate = interval(difference, apart, holders, level=self.settings.level).to_dict()
-            result["against_rest"][name] = {
-                "difference": estimate["value"],
-                "low": estimate["low"],
-                "high": estimate["high"],
-                "p": _number(bootstrap_p(apart, holders) if not np.isnan(difference) else np.nan),
-            }
+            if ("rest", code) in draws and not self._lacking(name, self.both[code]):
+                result["against_rest"][name] = self._against_rest(name, code, values, draws)
         if missing:
-            result["why"] = "; ".join(missing)
+            result["why"] = "; ".join(f"{', '.join(names)}: {lacking}" for lacking, names in missing.items())
         return result
 
-    def _rest_has(self, name: str, code: int) -> bool:
-        place = self.classes.index(name.partition(":")[2])
-        return _cases_of_classes(self.found, self._rest(code))[place] >= self.settings.min_cases
+    def _against_rest(
+        self, name: str, code: int, values: Mapping[Any, Any], draws: Mapping[Any, Any]
+    ) -> dict[str, Any]:
+        """Return the difference of a level from the units of all other recorded levels."""
+        classes, rest = self.both[code], ("rest", code)
+        value, other = (float(_of(values[key], name, classes)[0]) for key in (code, rest))
+        apart = _of(draws[code], name, classes) - _of(draws[rest], name, classes)
+        holders = min(self.n_groups[code], self._count_groups(self.rest[code]))
+        estimate = interval(value - other, apart, holders, level=self.settings.level).to_dict()
+        sides = frozenset(mask.tobytes() for mask in (self.members[code], self.rest[code]))
+        return {
+            "classes": classes if name in COMPONENT else None,
+            "value": _number(value),
+            "rest": _number(other),
+            "difference": estimate["value"],
+            "low": estimate["low"],
+            "high": estimate["high"],
+            "p": _number(_p_of_difference(value - other, apart, holders)),
+            "test": (sides, tuple(classes) if name in COMPONENT else None),  # which test it is, for the adjustment
+        }
 
     def _estimate(self, name: str, code: int, values: Mapping[str, Any], draws: Mapping[str, Any]) -> Estimate:
         """Return a level's metric with its interval: Wilson's for a single proportion, else the bootstrap's."""
@@ -304,28 +305,38 @@ class _Column:
             hits = top_k_credit(cases, 3) if name == "top3" else cases.correct()
             own = cases.truth == self.classes.index(part) if part else np.ones(len(cases), bool)
             return wilson_grouped(hits[own], cases.group[own], self.settings.level)
-        value, replicates = float(self._of(values, name)[0]), self._of(draws, name)
-        return interval(value, replicates, self.n_groups[code], level=self.settings.level)
+        value, replicates = (_of(side, name, self.own[code]) for side in (values, draws))
+        return interval(float(value[0]), replicates, self.n_groups[code], level=self.settings.level)
+
+    def _compared(self, name: str) -> tuple[list[int], list[str]]:
+        """Return the levels that a gap runs over and the classes that it is averaged over.
+
+        Levels with the fewest classes are left out until the others share two: children have naevi and little else.
+        """
+        codes = [code for code in self.claimed if not self._lacking(name, self.own[code])]
+        while True:
+            shared = [one for one in self.classes if all(one in self.own[code] for code in codes)]
+            if name not in COMPONENT or len(shared) > 1 or len(codes) < 2:
+                return codes, shared
+            poorest = min(codes, key=lambda code: (len(self.own[code]), self.members[code].sum()))
+            codes = [code for code in codes if code != poorest]
 
     def _gaps(self, values: Mapping[Any, Any], draws: Mapping[Any, Any]) -> dict[str, Any]:
         """Return fairlearn's aggregates of each metric over the claimed levels, with intervals and tests."""
         result: dict[str, Any] = {}
-        compared = {
-            name: [code for code in self.claimed if self._undefined(name, code) is None]
-            for name in self.settings.metrics
-        }
-        compared = {name: codes for name, codes in compared.items() if len(codes) > 1}
-        tests = self._tests(compared, values, draws)
-        for name, codes in compared.items():
-            value = np.array([self._of(values[code], name)[0] for code in codes])
-            replicates = np.stack([self._of(draws[code], name) for code in codes])
+        for name in self.settings.metrics:
+            codes, shared = self._compared(name)
+            if len(codes) < 2:
+                continue
+            value = np.array([_of(values[code], name, shared)[0] for code in codes])
+            replicates = np.stack([_of(draws[code], name, shared) for code in codes])
             holders = min(self.n_groups[code] for code in codes)
-            better = metric(name).higher_is_better
             low, high = int(value.argmin()), int(value.argmax())
-            worst, best = (low, high) if better else (high, low)
-            p, by_chance, test = tests[name]
+            worst, best = (low, high) if metric(name).higher_is_better else (high, low)
+            p, by_chance, test = self._test(name, codes, shared, value, replicates)
             result[name] = {
-                "classes": self._averaged(name),
+                "classes": shared if name in COMPONENT else None,
+                "levels": [self._name(code) for code in codes],
                 "group_min": _number(value.min()),
                 "group_max": _number(value.max()),
                 "worst": self._name(codes[worst]),
@@ -338,80 +349,80 @@ class _Column:
             }
         return result
 
-    def _tests(
-        self, compared: Mapping[str, list[int]], values: Mapping[Any, Any], draws: Mapping[Any, Any]
-    ) -> dict[str, tuple[float, float, str]]:
-        """Return for each metric p of "no level differs", the gap expected by chance, and the test's name."""
-        result: dict[str, tuple[float, float, str]] = {}
-        level_of_group = _level_of_groups(self.found, self.levels.codes)
-        kinds: dict[tuple[bool, tuple[int, ...]], list[str]] = {}
-        for name, codes in compared.items():
-            kinds.setdefault((self._averaged(name) is not None, tuple(codes)), []).append(name)
-        for (stratified, codes), names in kinds.items():
-            inside = np.isin(level_of_group, codes)
-            spread = np.isin(level_of_group, (-2,))
-            held = np.isin(self.levels.codes, codes)
-            if not spread[self.found.group_of_unit[held]].any():
-                strata = _class_signature(self.found) if stratified else np.zeros(len(level_of_group), np.int64)
-                found = self._permute(names, list(codes), np.where(inside, level_of_group, -1), strata)
-                within = " within classes" if stratified else ""
-                words = f"permutation of whole groups{within} ({self.settings.n_permutations:,} draws)"
-                result |= {name: (*pair, words) for name, pair in found.items()}
-                continue
-            for name in names:
-                value = np.array([self._of(values[code], name)[0] for code in codes])
-                replicates = np.stack([self._of(draws[code], name) for code in codes])
-                noise = replicates - value[:, None]
-                holders = min(self.n_groups[code] for code in codes)
-                result[name] = (
-                    wald(value, replicates, holders),
-                    float(np.nanmean(np.ptp(noise, axis=0))),
-                    "bootstrap Wald",
-                )
-        return result
+    def _test(
+        self, name: str, codes: list[int], shared: list[str], value: np.ndarray, replicates: np.ndarray
+    ) -> tuple[float, float, str]:
+        """Return p of "no level differs", the gap expected by chance, and the test's name.
+
+        Levels are dealt anew to the groups that are of one level; groups of several (a patient with lesions on arm and
+        back) keep theirs. Where averages over classes are compared, only groups of the same classes exchange levels.
+        Where most units belong to groups of several levels there is little to deal, and Wald's test stands in.
+        """
+        held = np.isin(self.levels.codes, codes)
+        level_of_group = _level_of_groups(self.found, np.where(held, self.levels.codes, -1), held)
+        pure = level_of_group[self.found.group_of_unit[held]] >= 0
+        if pure.mean() <= 0.5:
+            noise = replicates - value[:, None]
+            holders = min(self.n_groups[code] for code in codes)
+            return wald(value, replicates, holders), float(np.nanmean(np.ptp(noise, axis=0))), "bootstrap Wald"
+        stratified = name in COMPONENT
+        strata = _class_signature(self.found) if stratified else np.zeros(len(level_of_group), np.int64)
+        within = " of the same classes" if stratified else ""
+        words = f"permutation of levels among groups{within} ({self.settings.n_permutations:,} draws)"
+        return *self._permute(name, codes, shared, held, level_of_group, strata), words
 
     def _permute(
-        self, names: list[str], codes: list[int], level_of_group: np.ndarray, strata: np.ndarray
-    ) -> dict[str, tuple[float, float]]:
+        self,
+        name: str,
+        codes: list[int],
+        shared: list[str],
+        held: np.ndarray,
+        level_of_group: np.ndarray,
+        strata: np.ndarray,
+    ) -> tuple[float, float]:
         """Hand the levels to other groups at random and see how far apart they lie then."""
-        evaluation = Evaluation(self.found.sets, names)
-        holders = np.flatnonzero(level_of_group >= 0)
-        labels, stratum = level_of_group[holders], strata[holders]
+        # A group of several levels is taken apart into a block for each, which stays where it is.
+        blocks = self.found.group_of_unit * (len(self.levels.names) + 1) + np.where(held, self.levels.codes, -1) + 1
+        names, block_of_unit = np.unique(blocks, return_inverse=True)
+        sets = [
+            replace(cases, group=block_of_unit[place].astype(np.int64), n_groups=len(names))
+            for cases, place in zip(self.found.sets, self.found.unit, strict=True)
+        ]
+        evaluation = Evaluation(sets, [name])
+        level_of_block = names % (len(self.levels.names) + 1) - 1
+        movable = np.flatnonzero((level_of_block >= 0) & (level_of_group[names // (len(self.levels.names) + 1)] >= 0))
+        labels, stratum = level_of_block[movable], strata[names[movable] // (len(self.levels.names) + 1)]
         weights = np.array([self.members[code].sum() for code in codes], np.float64)
         weights /= weights.sum()
         order = np.argsort(stratum, kind="stable")
 
         def statistics(assigned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            """Return spread and range (metrics, B) for levels assigned to the holders, int (B, holders)."""
+            """Return spread and range (B,) of the levels when the movable blocks have ``assigned``, (B, movable)."""
             per_level = []
             for code in codes:
-                counts = np.zeros((evaluation.n_groups, len(assigned)))
-                counts[holders] = (assigned == code).T
-                at = evaluation.at(counts)
-                per_level.append(np.stack([self._of(at, name) for name in names]))
+                counts = np.repeat((level_of_block == code).astype(np.float64)[:, None], len(assigned), axis=1)
+                counts[movable] = (assigned == code).T
+                per_level.append(_of(evaluation.at(counts), name, shared))
             levels = np.stack(per_level)
-            middle = np.einsum("l,lmb->mb", weights, levels)
-            return np.einsum("l,lmb->mb", weights, (levels - middle) ** 2), np.ptp(levels, axis=0)
+            return weights @ (levels - weights @ levels) ** 2, np.ptp(levels, axis=0)
 
-        observed = statistics(labels[None])[0][:, 0]
+        observed = float(statistics(labels[None])[0][0])
 
-        def block(number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        def block(number: int) -> tuple[int, float, int]:
             size = min(BLOCK, self.settings.n_permutations - number * BLOCK)
             random = generator(self.settings.seed, "subgroups", self.levels.column, number)
-            shuffled = np.argsort(stratum + random.random((size, len(holders))), axis=1)
-            assigned = np.empty((size, len(holders)), np.int64)
+            shuffled = np.argsort(stratum + random.random((size, len(movable))), axis=1)
+            assigned = np.empty((size, len(movable)), np.int64)
             assigned[:, order] = labels[shuffled]
             spread, gap = statistics(assigned)
             # NaN (a class is lost in this arrangement) counts as extreme, which errs on the side of doubt.
-            extreme = (~(spread < observed[:, None] - ROUNDING)).sum(axis=1)
-            return extreme, np.nansum(gap, axis=1), (~np.isnan(gap)).sum(axis=1)
+            extreme = int((~(spread < observed - ROUNDING)).sum())
+            return extreme, float(np.nansum(gap)), int((~np.isnan(gap)).sum())
 
         work = float(evaluation.rows.nnz) * self.settings.n_permutations * len(codes)
         parts = list(in_threads(block, -(-self.settings.n_permutations // BLOCK), "permutations", work))
-        extreme, total, known = (np.sum([part[place] for part in parts], axis=0) for place in range(3))
-        ps = (1 + extreme) / (self.settings.n_permutations + 1)
-        by_chance = total / np.maximum(known, 1)
-        return {name: (float(ps[place]), float(by_chance[place])) for place, name in enumerate(names)}
+        extreme, total, known = (sum(part[place] for part in parts) for place in range(3))
+        return (1 + extreme) / (self.settings.n_permutations + 1), total / known if known else np.nan
 
     def _fairness(self) -> dict[str, Any]:
         """Return fairlearn's rates of the chosen positive class by level, and the disparities between levels."""
@@ -427,7 +438,14 @@ class _Column:
                     one[f"{rate}:{code}"] = (base & chosen).astype(float), base.astype(float)
             terms.append(one)
             groups.append(cases.group)
-        result: dict[str, Any] = {"positive": list(self.settings.positive), "levels": {}}
+        none = {"value": None, "low": None, "high": None}
+        result: dict[str, Any] = {
+            "positive": list(self.settings.positive),
+            "levels": {},
+            "demographic_parity_difference": none,
+            "demographic_parity_ratio": none,
+            "equalized_odds_difference": none,
+        }
         if not self.claimed:
             return result
         ratios = Ratios(terms, groups, len(self.found.groups))
@@ -435,30 +453,34 @@ class _Column:
         values = ratios.value()
         for code in self.claimed:
             result["levels"][self._name(code)] = {
-                rate: self._rate(values, draws, terms, groups, rate, code).to_dict() for rate in RATES
+                rate: self._rate(values, draws, terms, groups, rate, code).to_dict()
+                if self._base(terms, rate, code) >= self.settings.min_cases
+                else None
+                for rate in RATES
             }
-        if len(self.claimed) < 2:
-            return result
-        holders = min(self.n_groups[code] for code in self.claimed)
         gaps = {}
         for rate in RATES:
-            value = np.array([values[f"{rate}:{code}"] for code in self.claimed])
-            replicates = np.stack([draws[f"{rate}:{code}"] for code in self.claimed])
-            gaps[rate] = range_interval(value, replicates, holders, self.settings.level)
+            codes = [code for code in self.claimed if self._base(terms, rate, code) >= self.settings.min_cases]
+            if len(codes) < 2:
+                continue
+            holders = min(self.n_groups[code] for code in codes)
+            value = np.array([values[f"{rate}:{code}"] for code in codes])
+            replicates = np.stack([draws[f"{rate}:{code}"] for code in codes])
+            gap = range_interval(value, replicates, holders, self.settings.level)
+            gaps[rate] = replace(gap, high=min(1.0, gap.high))  # a rate cannot differ by more
             if rate == "selection_rate":
+                result["demographic_parity_difference"] = gaps[rate].to_dict()
                 result["demographic_parity_ratio"] = _ratio_interval(value, replicates, holders, self.settings.level)
-        result["demographic_parity_difference"] = gaps["selection_rate"].to_dict()
-        odds = [gaps["true_positive_rate"], gaps["false_positive_rate"]]
-        known = [one for one in odds if not np.isnan(one.value)]
-        # The larger of two ranges lies between the larger of their lower and the larger of their upper ends.
-        result["equalized_odds_difference"] = (
-            Estimate(
-                max(one.value for one in known), max(one.low for one in known), max(one.high for one in known), "range"
-            ).to_dict()
-            if known
-            else {"value": None, "low": None, "high": None}
-        )
+        odds = [gaps[rate] for rate in RATES[1:] if rate in gaps]
+        if odds:
+            # The larger of two ranges lies between the larger of their lower and the larger of their upper ends.
+            ends = (max(getattr(one, end) for one in odds) for end in ("value", "low", "high"))
+            result["equalized_odds_difference"] = Estimate(*ends, "range").to_dict()
         return result
+
+    def _base(self, terms: Sequence[Mapping[str, Any]], rate: str, code: int) -> float:
+        """Return how many cases a rate of a level rests on."""
+        return float(np.mean([one[f"{rate}:{code}"][1].sum() for one in terms]))
 
     def _rate(
         self, values: Any, draws: Any, terms: list[dict[str, Any]], groups: list[np.ndarray], rate: str, code: int
@@ -545,6 +567,28 @@ def wald(values: np.ndarray, replicates: np.ndarray, n_groups: int) -> float:
     return float(f.sf(statistic, len(difference), max(1, n_groups - 1)))
 
 
+def _of(values: Mapping[str, np.ndarray], name: str, classes: Sequence[str]) -> np.ndarray:
+    """Return a metric (B,), averaged over ``classes`` where it averages over classes."""
+    if name not in COMPONENT:
+        return values[name]
+    return np.mean([values[f"{COMPONENT[name]}:{one}"] for one in classes], axis=0)
+
+
+def _p_of_difference(difference: float, draws: np.ndarray, n_groups: int) -> float:
+    """Return the two-sided p of a difference from its bootstrap replicates.
+
+    As :func:`~dermlab.evaluate.compare.bootstrap_p`; where next to none of the replicates lie beyond 0, Student's t of
+    the bootstrap's standard error, since a p no finer than 1 in 1,000 would not survive the adjustment for 60 tests.
+    """
+    from scipy.special import stdtr
+
+    known = draws[~np.isnan(draws)]
+    p = np.nan if np.isnan(difference) else bootstrap_p(draws, n_groups)
+    if np.isnan(p) or min((known <= 0).sum(), (known >= 0).sum()) >= FEW_BEYOND or known.std() == 0:
+        return p
+    return min(p, float(2 * stdtr(n_groups - 1, -abs(difference) / known.std(ddof=1))))
+
+
 def _restricted(found: CaseSets, units: np.ndarray) -> list[Cases]:
     """Return the case sets with some of the units (bool, all units) and the same coding of groups."""
     result = []
@@ -577,13 +621,13 @@ def _class_of_units(found: CaseSets) -> np.ndarray:
     return truth
 
 
-def _level_of_groups(found: CaseSets, codes: np.ndarray) -> np.ndarray:
-    """Return the level of each group, -1 where not recorded and -2 where its units are of several."""
+def _level_of_groups(found: CaseSets, codes: np.ndarray, held: np.ndarray) -> np.ndarray:
+    """Return the level of each group's held units, -1 where none is held and -2 where they are of several."""
     low = np.full(len(found.groups), np.iinfo(np.int64).max)
     high = np.full(len(found.groups), -1)
-    np.minimum.at(low, found.group_of_unit, codes)
-    np.maximum.at(high, found.group_of_unit, codes)
-    return np.where(low == high, high, -2)
+    np.minimum.at(low, found.group_of_unit[held], codes[held])
+    np.maximum.at(high, found.group_of_unit[held], codes[held])
+    return np.where(high < 0, -1, np.where(low == high, high, -2))
 
 
 def _class_signature(found: CaseSets) -> np.ndarray:
@@ -595,26 +639,24 @@ def _class_signature(found: CaseSets) -> np.ndarray:
 
 
 def _adjust(result: dict[str, Any], level: float) -> None:
-    """Adjust the p values of each metric over all levels and columns, and those of the gaps over the columns."""
+    """Adjust the p values of each metric over all levels and columns, and those of the gaps over the columns.
+
+    The same units against the same others are one test, in however many columns they meet.
+    """
     n_tests = 0
     for name in result["metrics"]:
-        entries: list[list[dict[str, Any]]] = []  # the two sides of a two-level column are one test
+        tests: dict[Any, list[dict[str, Any]]] = {}
         gaps = []
         for column in result["columns"].values():
-            recorded = [one for one in column["levels"] if one["recorded"] and name in one["against_rest"]]
-            tested = [one["against_rest"][name] for one in recorded]
-            n_levels = sum(one["recorded"] for one in column["levels"])
-            entries += [tested] if n_levels == 2 and len(tested) == 2 else [[one] for one in tested]
-            entries += [
-                [one["against_rest"][name]]
-                for one in column["levels"]
-                if not one["recorded"] and name in one["against_rest"]
-            ]
+            for one in column["levels"]:
+                if name in one["against_rest"]:
+                    entry = one["against_rest"][name]
+                    tests.setdefault(entry.pop("test"), []).append(entry)
             gaps += [column["gaps"][name]] if name in column["gaps"] else []
-        n_tests += len(entries)
+        n_tests += len(tests)
         better = metric(name).higher_is_better
-        ps = [np.nan if members[0]["p"] is None else members[0]["p"] for members in entries]
-        for members, adjusted in zip(entries, holm(ps), strict=True):
+        ps = [np.nan if members[0]["p"] is None else members[0]["p"] for members in tests.values()]
+        for members, adjusted in zip(tests.values(), holm(ps), strict=True):
             for one in members:
                 one["p_adjusted"] = _number(adjusted)
                 significant = adjusted < 1 - level and one["difference"] != 0
@@ -622,7 +664,7 @@ def _adjust(result: dict[str, Any], level: float) -> None:
         ps = [np.nan if gap["p"] is None else gap["p"] for gap in gaps]
         for gap, adjusted in zip(gaps, holm(ps), strict=True):
             gap["p_adjusted"] = _number(adjusted)
-            gap["verdict"] = "levels differ" if adjusted < 1 - level else NEITHER
+            gap["verdict"] = DIFFER if adjusted < 1 - level else NEITHER
     result["n_tests"] = n_tests
 
 

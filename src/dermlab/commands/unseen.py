@@ -1,0 +1,75 @@
+"""Hold classes out of training and measure whether photos of them are flagged as unusual."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from dermlab.bench.unseen import UnseenSettings
+from dermlab.core import words
+
+
+class UnseenConfig(UnseenSettings):
+    """Options of ``dermlab unseen``."""
+
+    positional: ClassVar[tuple[str, ...]] = ("data",)
+
+    data: Path = Field(description="data set folder")
+    out: Path = Field(description="folder to write unseen.json into")
+    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
+    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
+
+
+@dataclass(frozen=True)
+class UnseenResult:
+    """What was found, and where it was written."""
+
+    path: Path
+    found: dict[str, Any]
+
+    def lines(self) -> list[str]:
+        """Return what a person reads."""
+        found = self.found
+        groups = f"{words.count(found['n_groups'])} {words.groups_word(found['group_by'])}"
+        lines = [f"warning: {text}" for text in found["warnings"]]
+        lines.append(f"{words.plural(found['n'], 'test photo')} of {groups}; AUROC of held-out against known classes")
+        scores = list(found["scores"])
+        width = max(len(name) for name in (*found["classes"], "held out")) + 2
+        lines.append(f"{'held out':<{width}}{'photos':>7}  " + "".join(f"{name:<22}" for name in scores))
+        for name, one in found["classes"].items():
+            cells = [self._cell(one["scores"][score]["auroc"]) for score in scores]
+            lines.append(f"{name:<{width}}{one['n_unseen']:>7}  " + "".join(f"{cell:<22}" for cell in cells))
+        cells = [self._cell(found["mean_auroc"][score]) for score in scores]
+        lines.append(f"{'mean':<{width}}{'':>7}  " + "".join(f"{cell:<22}" for cell in cells))
+        for name, one in found["classes"].items():
+            flagged = {score: one["scores"][score]["flagged_unseen"]["value"] for score in scores}
+            told = ", ".join(f"{score} {words.score(value)}" for score, value in flagged.items())
+            called = next(iter(one["called"].items()))
+            lines.append(f"{name}: mostly called {called[0]} ({words.score(called[1])}); flagged: {told}")
+        return [*lines, f"thresholds let {words.score(found['accept'])} of known val photos pass: {self.path}"]
+
+    @staticmethod
+    def _cell(area: dict[str, Any]) -> str:
+        return f"{words.score(area['value'], 'number')} ({words.span(area, 'number')})"
+
+    def to_json(self) -> Any:
+        """Return the content of ``unseen.json`` and its path."""
+        return {"path": self.path, **self.found}
+
+
+def run(config: UnseenConfig) -> UnseenResult:
+    """Run the trial that ``config`` describes."""
+    from dermlab.bench.unseen import RESULT, run_unseen
+    from dermlab.core.device import resolve
+    from dermlab.core.progress import note
+    from dermlab.data.dataset import Dataset
+
+    dataset = Dataset.open(config.data)
+    runtime = resolve(config.device, config.precision)
+    note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
+    found = run_unseen(dataset, config, config.out, runtime=runtime, batch_size=config.batch_size, record=config)
+    return UnseenResult(config.out / RESULT, found)
