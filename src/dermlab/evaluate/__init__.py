@@ -13,23 +13,27 @@ import types
 from typing import Any
 
 _WHERE = {
-    "Cases": "cases",
-    "Columns": "columns",
-    "Estimate": "intervals",
-    "Predictions": "predictions",
     "bootstrap": "intervals",
     "calibrate": "calibration",
+    "calibration_report": "calibration",
     "compare_predictions": "compare",
     "compare_recipes": "seeds",
+    "conformal_sets": "conformal",
     "delong_interval": "influence",
     "pool_units": "predictions",
     "ranks": "compare",
     "read_predictions": "predictions",
+    "referral": "selective",
     "reliability": "calibration",
+    "risk_coverage": "selective",
     "score": "metrics",
     "summarise": "summary",
     "wilson": "intervals",
     "write_predictions": "predictions",
+    "Cases": "cases",
+    "Columns": "columns",
+    "Estimate": "intervals",
+    "Predictions": "predictions",
 }
 
 

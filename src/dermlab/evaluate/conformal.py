@@ -108,7 +108,7 @@ def conformal_sets(
         level: coverage of the intervals.
 
     Returns:
-        A table of the rows of ``split``: ``unit, group, fold, repeat, seed, label``, ``set`` (class names, the likeliest
+        A table of the rows of ``split``: ``unit, group, fold, repeat, seed, label``, ``set`` (the likeliest class
         first), ``size`` and ``covered`` (null where unlabelled); and a dict for JSON, with estimates
         ``{"value", "low", "high"}``::
 
