@@ -174,3 +174,41 @@ def test_k_is_chosen_by_the_metric_of_the_run_unless_the_head_says_otherwise(
     assert [one.choose_by for one in made] == [chosen]
     sweep = {row["k"]: row["val_score"] for row in made[0].head_report_["sweep"]}
     assert sweep[made[0].k_] == max(sweep.values())
+
+
+def test_a_finished_run_of_data_that_have_changed_is_not_passed_off_as_theirs(dataset: Dataset, tmp_path: Path) -> None:
+    folder = tmp_path / "clinic"
+    shutil.copytree(dataset.folder, folder)
+    run_probe(dataset, settings("majority"), tmp_path / "run")
+    manifest = dataset.manifest.copy()
+    target = dataset.card.target().column
+    manifest[target] = manifest[target].to_numpy()[::-1]
+    with pytest.raises(InputError, match="begun with other data"):
+        run_probe(Dataset.write(folder, manifest, dataset.card), settings("majority"), tmp_path / "run")
+
+
+def test_photos_seen_in_training_are_known_again_in_another_data_set(dataset: Dataset, tmp_path: Path) -> None:
+    run_probe(dataset, settings("linear"), tmp_path / "run")
+    probe = FittedProbe.open(tmp_path / "run")
+    _, seen = probe.predict(dataset, embed(dataset, "histogram"))
+    assert seen.any()
+    assert not seen.all()
+    folder = tmp_path / "clinic"
+    shutil.copytree(dataset.folder, folder)
+    card = dataset.card.model_copy(update={"description": "the same photos, described anew"})
+    other = Dataset.write(folder, dataset.manifest.copy(), card)
+    assert other.fingerprint != dataset.fingerprint
+    np.testing.assert_array_equal(probe.predict(other, embed(other, "histogram"))[1], seen)
+
+
+def test_the_licences_behind_a_run_are_found_in_its_folder(dataset: Dataset, tmp_path: Path) -> None:
+    from dermlab.licensing import find_cards
+
+    run_probe(dataset, settings("linear"), tmp_path / "bakeoff" / "runs" / "a")
+    for place in ("bakeoff/runs/a", "bakeoff"):
+        ids, own = find_cards(tmp_path / place)
+        assert ids == find_cards(dataset.folder)[0]
+        assert own.keys() == find_cards(dataset.folder)[1].keys()
+    assert module._encoder_cards({"name": "resnet50", "licence_card": None}) == ["resnet50"]
+    assert module._encoder_cards({"name": "resnet50", "licence_card": "torchvision"}) == ["torchvision"]
+    assert module._encoder_cards({"name": "resnet50+random", "licence_card": None}) == []

@@ -86,6 +86,18 @@ def test_the_cards_behind_an_artefact_are_found_in_its_files(tmp_path):
     assert find_cards(run / "predictions.parquet")[0] == ["openai-clip", "ham10000"]
 
 
+def test_a_run_tells_of_its_encoder_and_of_its_data_set(tmp_path):
+    import json
+
+    clinic = {"name": "our clinic", "licence": "CC BY-NC 4.0"}
+    member = {"cards": ["openai-clip"], "data_card": clinic}
+    for lineage in (member, {"members": [{"model": "m", **member}]}):
+        (tmp_path / "predictions.parquet.json").write_text(json.dumps({"lineage": lineage}))
+        ids, own = find_cards(tmp_path)
+        assert ids == ["openai-clip", "our clinic"]
+        assert own["our clinic"].commercial_use == "no"
+
+
 def test_a_data_set_speaks_for_itself(tmp_path):
     (tmp_path / "card.yaml").write_text("name: our clinic\nlicence: CC BY-NC 4.0\n")
     ids, own = find_cards(tmp_path)

@@ -85,6 +85,7 @@ class _Inputs:
     questionnaire: pd.DataFrame | None
     groups: np.ndarray  # str (N,)
     target: Target
+    contents: np.ndarray | None = None  # str (N,), content hashes of the photos; None for heads that see none
 
     @property
     def labelled(self) -> np.ndarray:
@@ -126,7 +127,9 @@ def run_probe(
         raise InputError(f"the head {head.kind!r} needs --encoder; 'dermlab encoders' lists the names")
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "probe")
+    made_with = {"data": dataset.fingerprint, "split": hash_json(split.astype(str).to_dict(orient="list"))}
     if folder.done:
+        _refuse_other_inputs(folder.path, made_with)
         return read_probe(folder.path)
     start = time.monotonic()
     if features is None and settings.encoder is not None:
@@ -134,11 +137,7 @@ def run_probe(
 
         features = embed(dataset, settings.encoder, runtime=runtime, batch_size=batch_size)
     inputs = _inputs(dataset, settings, target, features)
-    made_with = {
-        "data": dataset.fingerprint,
-        "split": hash_json(split.astype(str).to_dict(orient="list")),
-        "encoder": features.encoder["fingerprint"] if features is not None else None,
-    }
+    made_with["encoder"] = features.encoder["fingerprint"] if features is not None else None
     _refuse_other_inputs(folder.path, made_with)
     warnings = _input_warnings(inputs, features, settings)
     parts: list[pd.DataFrame] = []
@@ -256,6 +255,7 @@ def _inputs(dataset: Dataset, settings: ProbeSettings, target: Target, features:
         questionnaire=questionnaire,
         groups=dataset.groups(),
         target=target,
+        contents=None if features is None else _contents(dataset),
     )
     if inputs.labels.ndim == 2:
         raise InputError(
@@ -347,9 +347,10 @@ def _fit_fold(
         "n_val": len(val),
         "fingerprint": hash_json([report, dataset.fingerprint, settings.model_dump(mode="json"), repeat, fold]),
     }
-    seen = sorted({*dataset.image_ids[train].tolist(), *dataset.image_ids[val].tolist()})
-    groups = sorted({*inputs.groups[train].tolist(), *inputs.groups[val].tolist()})
-    write_json(place / "seen.json", {"data": dataset.fingerprint, "images": seen, "groups": groups})
+    met = np.concatenate([train, val])
+    seen = {"images": dataset.image_ids, "groups": inputs.groups, "contents": inputs.contents}
+    known = {name: np.unique(values[met]).tolist() for name, values in seen.items() if values is not None}
+    write_json(place / "seen.json", {"data": dataset.fingerprint, **known})
     write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
 
 
@@ -471,7 +472,7 @@ def _model_description(
 ) -> dict[str, Any]:
     encoder = None if features is None else features.encoder
     name = settings.head.kind if encoder is None else f"{settings.encoder} + {settings.head.kind}"
-    cards = [dataset.card.licence_card] + ([] if encoder is None else [encoder.get("licence_card")])
+    terms = {"name", "licence", "licence_card", "citation", "source"}
     return {
         "format": 1,
         "name": name,
@@ -487,17 +488,27 @@ def _model_description(
             "split": settings.split,
             "encoder": None if encoder is None else encoder["name"],
             "encoder_fingerprint": None if encoder is None else encoder["fingerprint"],
-            "cards": [card for card in cards if card],
+            # What ``dermlab triage RUN`` reads: weights of which nobody knows the terms stand there by their name.
+            "cards": _encoder_cards(encoder),
+            "data_card": dataset.card.model_dump(mode="json", include=terms),
             "waived": list(settings.waive),
         },
     }
 
 
+def _encoder_cards(encoder: dict[str, Any] | None) -> list[str]:
+    """Return the licence cards of an encoder's weights; nobody's weights (a histogram, random ones) need none."""
+    if encoder is None or encoder["name"] == "histogram" or encoder["name"].endswith("+random"):
+        return []
+    return [encoder.get("licence_card") or encoder["name"]]
+
+
 def _refuse_other_inputs(path: Path, made_with: dict[str, Any]) -> None:
-    """Refuse to go on with a half-finished run whose data, split or weights have changed since."""
+    """Refuse a run, finished or not, whose data, split or weights (as far as they are given) have changed since."""
     file = path / "inputs.json"
     if file.exists():
-        changed = [key for key, value in read_json(file).items() if made_with.get(key) != value]
+        begun = read_json(file)
+        changed = [key for key, value in made_with.items() if begun.get(key) != value]
         if changed:
             raise InputError(
                 f"{path}: was begun with other {' and '.join(changed)}; choose another --out or delete that folder"
@@ -542,13 +553,14 @@ class FittedProbe:
         """Return probabilities (N, C) and whether each image could only be judged by folds that had seen it, bool (N,).
 
         The folds' probabilities are averaged. A fold that trained or chose on an image, or on another of the same
-        patient, is not asked about it as long as another is left; images are known by the data set's fingerprint.
+        patient, is not asked about it as long as another is left. Photos are known by their content, wherever they lie;
+        for a head that sees none, images are known in the very data set it was fitted on only.
         """
+        contents = None if features is None else _contents(dataset)
         questionnaire = dataset.questionnaire(exclude_proxies=False)
         total = np.zeros((len(dataset), len(self.classes)))
         everyone = np.zeros_like(total)
         asked = np.zeros(len(dataset))
-        image_ids, groups = dataset.image_ids, dataset.groups()
         for place in self.folds:
             encoder = None
             if (place / "questionnaire.json").exists():
@@ -556,13 +568,28 @@ class FittedProbe:
             X = assemble(None if features is None else features.values, questionnaire, encoder, len(dataset))
             head = load_head(place)
             found = over_classes(head.predict_proba(X), head.classes_, self.classes)
-            seen = read_json(place / "seen.json")
-            fresh = np.ones(len(dataset), bool)
-            if seen["data"] == dataset.fingerprint:
-                fresh = ~(np.isin(image_ids, seen["images"]) | np.isin(groups, seen["groups"]))
+            fresh = ~_was_seen(read_json(place / "seen.json"), dataset, contents)
             total[fresh] += found[fresh]
             asked += fresh
             everyone += found / len(self.folds)
         none_left = asked == 0
         result = np.where(none_left[:, None], everyone, total / np.maximum(asked, 1)[:, None])
         return result, none_left
+
+
+def _contents(dataset: Dataset) -> np.ndarray:
+    """Return the content hash of each photo, str (N,), "" where it cannot be read."""
+    from dermlab.data.decode import content_hashes
+
+    return np.array([found if isinstance(found, str) else "" for found in content_hashes(dataset.paths)], dtype=str)
+
+
+def _was_seen(seen: dict[str, Any], dataset: Dataset, contents: np.ndarray | None) -> np.ndarray:
+    """Return which images a fold has met (its ``seen.json``), itself or another of the same patient, bool (N,)."""
+    groups = dataset.groups()
+    met = np.zeros(len(dataset), bool)
+    if contents is not None:
+        met = np.isin(groups, groups[np.isin(contents, seen.get("contents", [])) & (contents != "")])
+    if seen["data"] == dataset.fingerprint:
+        met |= np.isin(dataset.image_ids, seen["images"]) | np.isin(groups, seen["groups"])
+    return met

@@ -11,9 +11,9 @@ from dermlab.core.errors import InputError
 from dermlab.core.files import read_json
 from dermlab.licensing.card import QUOTE_WORDS, LicenceCard, cards, read_card
 
-# Keys under which dermlab's artefacts keep card ids.
-CARD_KEY, LINEAGE_KEY = "licence_card", "lineage"
-RUN_FILES = ("*.parquet.json", "lineage.json", "encoder/card.yaml")
+# Keys under which dermlab's artefacts keep card ids, and what the data set's own card said.
+CARD_KEY, LINEAGE_KEYS, DATA_KEY = "licence_card", ("lineage", "cards"), "data_card"
+RUN_FILES = ("*.parquet.json", "encoder/card.yaml", "runs/*/*.parquet.json")
 
 
 def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
@@ -33,11 +33,13 @@ def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
     own: dict[str, LicenceCard] = {}
     for file in _files(path):
         if file.suffix in (".yaml", ".yml"):
-            card = _card_of(file)
-            own.setdefault(card.id, card)
-            ids.append(card.id)
+            brought = [_card_of(file)]
         else:
-            ids += _ids(read_json(file))
+            record = read_json(file)
+            ids += _ids(record)
+            brought = [_card_of_data(data, file) for data in _data_cards(record)]
+        own |= {card.id: card for card in brought if card.id not in own}
+        ids += [card.id for card in brought]
     if not ids:
         raise InputError(
             f"{path}: says of no licence card what it was made from (no card.yaml, no lineage in a sidecar)"
@@ -65,8 +67,11 @@ def _files(path: Path) -> Iterator[Path]:
 def _card_of(file: Path) -> LicenceCard:
     """Return the licence card in a card.yaml: itself, or what a data set's own card says of its licence."""
     data = read_yaml(file)
-    if "kind" in data:
-        return read_card(file)
+    return read_card(file) if "kind" in data else _card_of_data(data, file)
+
+
+def _card_of_data(data: dict[str, Any], file: Path) -> LicenceCard:
+    """Return the licence card that a data set's own card, told in ``file``, comes to."""
     named = data.get(CARD_KEY)
     if named and named in cards():
         return cards()[named]
@@ -102,13 +107,15 @@ def _day(file: Path) -> str:
 
 
 def _ids(value: Any) -> list[str]:
-    """Collect every ``licence_card`` and every name in a ``lineage`` list, wherever they stand."""
+    """Collect every ``licence_card`` and every name in a list of ``lineage`` or ``cards``, wherever they stand."""
     found: list[str] = []
     if isinstance(value, dict):
         for key, item in value.items():
             if key == CARD_KEY and isinstance(item, str):
                 found.append(item)
-            elif key == LINEAGE_KEY and isinstance(item, list):
+            elif key == DATA_KEY:  # see _data_cards
+                continue
+            elif key in LINEAGE_KEYS and isinstance(item, list):
                 found += [name for name in item if isinstance(name, str)]
             else:
                 found += _ids(item)
@@ -116,3 +123,16 @@ def _ids(value: Any) -> list[str]:
         for item in value:
             found += _ids(item)
     return found
+
+
+def _data_cards(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield what is told of data sets, wherever it stands."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if key == DATA_KEY and isinstance(item, dict):
+                yield item
+            else:
+                yield from _data_cards(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _data_cards(item)
