@@ -34,6 +34,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("predict",): "predict",
     ("evaluate",): "evaluate",
     ("compare",): "compare",
+    ("redraw",): "redraw",
+    ("across",): "across",
     ("label-efficiency",): "label_efficiency",
     ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
