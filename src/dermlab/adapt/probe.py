@@ -127,7 +127,10 @@ def run_probe(
         raise InputError(f"the head {head.kind!r} needs --encoder; 'dermlab encoders' lists the names")
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "probe")
-    made_with = {"data": dataset.fingerprint, "split": hash_json(split.astype(str).to_dict(orient="list"))}
+    made_with: dict[str, Any] = {
+        "data": dataset.fingerprint,
+        "split": hash_json(split.astype(str).to_dict(orient="list")),
+    }
     if folder.done:
         _refuse_other_inputs(folder.path, made_with)
         return read_probe(folder.path)
