@@ -191,7 +191,7 @@ def test_the_inverted_file_finds_what_brute_force_finds(monkeypatch: pytest.Monk
     vectors = np.concatenate([centres, near])
 
     def pairs() -> set[tuple[int, int]]:
-        return set(map(tuple, duplicates._close_pairs(vectors, duplicates._index(vectors)).tolist()))
+        return set(map(tuple, duplicates._close_pairs(vectors, duplicates.nearest_index(vectors)).tolist()))
 
     exact = pairs()
     assert len(exact) == 3000

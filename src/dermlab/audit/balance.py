@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
-from dermlab.audit.findings import Finding, examples
+from dermlab.audit.findings import FOLDER, Finding, examples
 from dermlab.audit.leakage import assignments
 from dermlab.core.words import groups_word, plural
 from dermlab.data.dataset import PARTS
-from dermlab.data.missingness import group_weights
+from dermlab.data.missingness import MIN_EXPECTED_GROUPS, group_weights
 
 PRIOR_DISTANCE = 0.05
 """Parts whose class frequencies differ by less than this (total variation distance) are alike for every purpose."""
@@ -28,6 +28,9 @@ LARGE_GROUP_SHARE = 0.05
 
 FEW_GROUPS_IN_ALL = 30
 """Intervals by resampling groups need about this many to hold what they promise."""
+
+LARGE_PART_SHARE = 0.20
+"""A test part of which one patient makes up more than this share says more about that patient than about others."""
 
 MAJORITY_SHARE = 0.5
 """From this share of the largest class on, accuracy by itself misleads."""
@@ -137,6 +140,7 @@ def part_findings(
         *_absent(where, photos, keys, classes),
         *_few_groups(where, n_groups, keys, classes),
         *_prior_shifts(where, photos, effective, keys, classes),
+        *_dominated(where, groups, split),
     ]
 
 
@@ -221,6 +225,65 @@ def _prior_shifts(
         remedy = f"Split stratified, or mean it: {effect}."
         findings.append(Finding("prior-shift", "warning", message, evidence, remedy, table))
     return findings
+
+
+def _dominated(where: str, groups: np.ndarray, split: pd.DataFrame) -> list[Finding]:
+    """Say which test parts rest on one patient."""
+    rows = []
+    for repeat, fold, parts in assignments(split):
+        names, counts = np.unique(groups[parts == "test"].astype(str), return_counts=True)
+        # With a handful of groups every one of them is large; that is told elsewhere.
+        if len(names) >= FEW_GROUPS and counts.max() > LARGE_PART_SHARE * counts.sum():
+            rows.append((repeat, fold, names[counts.argmax()], int(counts.max()), int(counts.sum())))
+    if not rows:
+        return []
+    table = pd.DataFrame(rows, columns=["repeat", "fold", "group", "photos", "photos_in_test"])
+    worst = table.iloc[(table["photos"] / table["photos_in_test"]).argmax()]
+    message = (
+        f"{where}: {worst['group']!r} alone has {worst['photos']:,} of the {worst['photos_in_test']:,} photos of test."
+    )
+    evidence = {"n": len(table), "examples": examples(table)}
+    remedy = "Score by patient ('unit: patient' in card.yaml), or see that the id is not a stand-in for 'unknown'."
+    return [Finding("large-groups", "warning", message, evidence, remedy, table)]
+
+
+def site_findings(
+    name: str, column: str, sites: np.ndarray, labels: np.ndarray, groups: np.ndarray, classes: Sequence[str]
+) -> list[Finding]:
+    """Say which classes come from one site alone though others were to be expected: a model may learn the site.
+
+    Args:
+        name: opens the sentence.
+        column: what the sites are: ``site``, ``modality``.
+        sites: of each image, None where missing, (N,).
+        labels: class of each image, None where missing, (N,).
+        groups: group of each image, (N,).
+        classes: the target's classes.
+    """
+    codes = pd.Index(classes).get_indexer(pd.Index(labels))
+    known = (codes >= 0) & ~pd.isna(sites)
+    names, site = np.unique(sites[known].astype(str), return_inverse=True)
+    if len(names) < 2:
+        return []
+    counts = np.zeros((len(classes), len(names)))
+    np.add.at(counts, (codes[known], site), group_weights(groups[known]))
+    elsewhere = counts.sum(axis=0) / counts.sum()
+    rows = []
+    for code, row in enumerate(counts):
+        home = int(row.argmax())
+        expected = float(row.sum() * (1 - elsewhere[home]))
+        if row.sum() > 0 and row[home] == row.sum() and expected >= MIN_EXPECTED_GROUPS:
+            rows.append((classes[code], names[home], round(float(row.sum()), 1), round(expected, 1)))
+    if not rows:
+        return []
+    table = pd.DataFrame(rows, columns=["class", column, "groups", "groups_expected_elsewhere"])
+    told = ", ".join(f"{row[0]} only in {row[1]!r}" for row in rows)
+    message = f"{name}: by {column!r}, {told}; a model may learn the {column} and look right."
+    evidence = {"n": len(table), "column": column, "examples": examples(table)}
+    remedy = (
+        f"Test on a {column} that has all classes ('dermlab data split {FOLDER} --by-site'), or collect the missing."
+    )
+    return [Finding("site-confounding", "warning", message, evidence, remedy, table)]
 
 
 def _homogeneity_p(counts: np.ndarray) -> float:

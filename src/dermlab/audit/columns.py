@@ -26,6 +26,8 @@ _POSSIBLE: dict[str, tuple[float, float]] = {
     "percent": (0, 100),
 }
 _ABOVE_ZERO = {"mm", "cm", "kg"}
+_SKIN_TYPE = re.compile(r"(^|_)(skin_?type|fitz\w*|fits?patrick)($|_)", re.IGNORECASE)
+_BIRTH_YEAR = re.compile(r"(^|_)(year_of_birth|birth_?year)($|_)", re.IGNORECASE)
 _AGE = re.compile(r"(^|_)age($|_years$)", re.IGNORECASE)
 
 EARLIEST = datetime.datetime(1990, 1, 1)
@@ -76,11 +78,12 @@ def _impossible(name: str, manifest: pd.DataFrame, described: dict[str, Metadata
         elif pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
             unit = (described[column].unit or "").lower() if column in described else ""
             unit = "years" if _AGE.search(column) and not unit else unit
-            if unit not in _POSSIBLE:
+            possible = _possible(column, unit)
+            if possible is None:
                 continue
-            low, high = _POSSIBLE[unit]
+            low, high = possible
             wrong = (values < low) | (values > high)
-            expected = f"{low:g} to {high:g} {unit}"
+            expected = f"{low:g} to {high:g} {unit}".strip()
             if unit in _ABOVE_ZERO:
                 wrong |= values == 0
                 expected = f"above {expected}"
@@ -106,6 +109,15 @@ def _impossible(name: str, manifest: pd.DataFrame, described: dict[str, Metadata
     evidence = {"n": len(table), "columns": counts.to_dict(), "examples": examples(table)}
     remedy = "Mend them at the source, or blank them there: a model takes them at their word."
     return [Finding("impossible-values", "warning", message, evidence, remedy, table)]
+
+
+def _possible(column: str, unit: str) -> tuple[float, float] | None:
+    """Return the lowest and the highest value a number can have, by its column's name or its unit."""
+    if _SKIN_TYPE.search(column):
+        return 1, 6
+    if _BIRTH_YEAR.search(column):
+        return 1900, datetime.datetime.now(datetime.UTC).year
+    return _POSSIBLE.get(unit)
 
 
 def _stand_ins(name: str, manifest: pd.DataFrame, described: dict[str, MetadataColumn]) -> list[Finding]:

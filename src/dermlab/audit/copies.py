@@ -63,8 +63,13 @@ def contamination_findings(
     photos: tuple[np.ndarray, np.ndarray],
     splits: tuple[Mapping[str, pd.DataFrame], Mapping[str, pd.DataFrame]],
     pairs: pd.DataFrame,
+    *,
+    pretraining: tuple[bool, bool] = (False, False),
 ) -> list[Finding]:
     """Judge the photos that two data sets share.
+
+    Where an encoder is pretrained on one of them, it is an error only if the other is tested on shared photos: in the
+    test part of a split, or anywhere where there is no split yet.
 
     Args:
         names: of the two data sets.
@@ -72,6 +77,7 @@ def contamination_findings(
         photos: number of the photo that each image shows, of both: copies share one.
         splits: name -> split, of both.
         pairs: copies, ``a`` a row of the first and ``b`` a row of the second.
+        pretraining: which of the two an encoder is pretrained on.
     """
     if pairs.empty:
         return []
@@ -87,18 +93,35 @@ def contamination_findings(
     )
     shared = [np.isin(photos[0], photos[1]), np.isin(photos[1], photos[0])]
     in_test = []
+    learned = pretraining.index(True) if sum(pretraining) == 1 else None
     for side in (0, 1):
+        if side == learned:
+            continue
         for split_name, split in splits[side].items():
             tested = np.isin(image_ids[side], split.loc[split["split"] == "test", "image_id"])
             if count := int((shared[side] & tested).sum()):
                 in_test.append(f"{count:,} in the test part of {names[side]}, split {split_name!r}")
     told = f" ({'; '.join(in_test)})" if in_test else ""
     n = [int(side.sum()) for side in shared]
-    message = f"{plural(n[0], 'photo')} of {names[0]} {'is' if n[0] == 1 else 'are'} in {names[1]} too{told}."
     evidence = {"n": n[0], "n_of_second": n[1], "in_test": in_test, "examples": examples(table)}
+    if learned is None:
+        message = f"{plural(n[0], 'photo')} of {names[0]} {'is' if n[0] == 1 else 'are'} in {names[1]} too{told}."
+        remedy = (
+            "A model pretrained or trained on one and tested on the other has seen the answers: take them out of one, "
+            f"or 'waive: [contamination]'; {_LIST}."
+        )
+        return [Finding("contamination", "error", message, evidence, remedy, table)]
+    held, evidence["pretraining"] = 1 - learned, names[learned]
+    counted = f"{plural(n[held], 'photo')} of {names[held]} {'is' if n[held] == 1 else 'are'}"
+    message = f"{counted} in the pretraining photos {names[learned]}{told}"
+    if splits[held] and not in_test:
+        message += ", none of them in a test part."
+        remedy = f"Nothing tested was seen. To be able to test on all of them, pretrain without; {_LIST}."
+        return [Finding("contamination", "warning", message, evidence, remedy, table)]
+    message += "." if in_test else "; there is no split yet, so any of them may be tested."
     remedy = (
-        "A model pretrained or trained on one and tested on the other has seen the answers: take them out of one, or "
-        f"'waive: [contamination]'; {_LIST}."
+        f"Pretrain without them ({_LIST}), or leave them out of the test part; "
+        "'waive: [contamination]' goes on regardless."
     )
     return [Finding("contamination", "error", message, evidence, remedy, table)]
 

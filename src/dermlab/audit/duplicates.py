@@ -161,7 +161,7 @@ def _same_photo(thumbnails: Thumbnails, singles: np.ndarray) -> pd.DataFrame:
     tables = []
     luminance = thumbnails.luminance[singles]
     whole = _spectra(luminance)
-    bank = _index(_invariant(whole))
+    bank = nearest_index(_invariant(whole))
     for crop in CROPS:
         spectra = whole if crop == 1 else _spectra(_cropped(luminance, crop))
         pairs = _close_pairs(_invariant(spectra), bank)
@@ -234,7 +234,7 @@ def _invariant(spectra: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(np.concatenate(parts, axis=1), dtype=np.float32)
 
 
-def _index(vectors: np.ndarray) -> Any:
+def nearest_index(vectors: np.ndarray) -> Any:
     """Return a nearest-neighbour index of the rows: exact up to 20,000, an inverted file beyond.
 
     The inverted file looks at the 32 nearest of 4 sqrt(N) cells: of the pairs within half of :data:`RADIUS` none was

@@ -32,6 +32,13 @@ BLURRED_SHARE = 0.5
 """Where more than this share of a data set looks blurred, it is how its photos are, and said once."""
 
 _GPS_TAGS = {"GPSLatitude", "GPSLongitude"}
+# DICOM PS3.15 annex E, the attributes that name a person, and PS3.3 C.7.6.1.1: the pixels hold identifying text.
+_DICOM_TAGS = {
+    "PatientName": "patient's name",
+    "PatientBirthDate": "patient's name",
+    "PatientAddress": "patient's name",
+    "BurnedInAnnotation": "DICOM flag of burnt-in text",
+}
 _NAMING_TAGS = {"Artist", "XPAuthor", "UserComment", "ImageDescription", "XPComment", "XPTitle", "XPSubject"}
 
 
@@ -41,7 +48,8 @@ def read_headers(paths: Sequence[Path]) -> pd.DataFrame:
     Returns:
         One row per path: ``width_px``, ``height_px`` (as stored; NaN where the header is none that Pillow reads),
         ``format`` (upper case, "" where unknown), ``bytes`` (NaN where the file is missing) and ``personal`` (what the
-        EXIF block holds that may identify someone: ``GPS position``, ``comment or author``; else "").
+        EXIF block or the DICOM header holds that may identify someone: ``GPS position``, ``comment or author``,
+        ``patient's name``, ``DICOM flag of burnt-in text``; else "").
     """
     with ThreadPoolExecutor(available_cores()) as pool:
         rows = list(pool.map(_read_header, paths))
@@ -59,8 +67,26 @@ def _read_header(path: Path) -> tuple[float, float, str, float, str]:
             kind = image.format or ""
             personal = _personal(image)
     except Exception:  # a hostile or unknown header; whether the photo can be decoded is not judged here
-        return np.nan, np.nan, "", size, ""
+        return _read_dicom_header(path, size)
     return float(width), float(height), kind, size, personal
+
+
+def _read_dicom_header(path: Path, size: float) -> tuple[float, float, str, float, str]:
+    """Read what a DICOM file says of itself and of its patient; NaN and "" where it is none."""
+    unknown = np.nan, np.nan, "", size, ""
+    try:
+        import pydicom
+
+        header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[*_DICOM_TAGS, "Rows", "Columns"])
+        found = [what for tag, what in _DICOM_TAGS.items() if _is_told(header.get(tag), tag)]
+        return float(header.Columns), float(header.Rows), "DICOM", size, ", ".join(dict.fromkeys(found))
+    except Exception:  # no DICOM file, a hostile one, or nothing here reads them
+        return unknown
+
+
+def _is_told(value: object, tag: str) -> bool:
+    text = str(value if value is not None else "").strip()
+    return text.upper() == "YES" if tag == "BurnedInAnnotation" else text.strip("^ ") != ""
 
 
 def _personal(image: Image.Image) -> str:

@@ -49,6 +49,7 @@ class Finding:
         evidence: counts and up to :data:`EXAMPLES` examples, ready for JSON.
         remedy: the config line, card line or command that resolves it, and what waives it.
         table: every case of it, one row each; None where the evidence says it all.
+        folders: the data sets it speaks of.
     """
 
     code: str
@@ -57,10 +58,12 @@ class Finding:
     evidence: dict[str, Any] = field(default_factory=dict)
     remedy: str = ""
     table: pd.DataFrame | None = field(default=None, compare=False, repr=False)
+    folders: tuple[Path, ...] = field(default=(), compare=False, repr=False)
 
-    def in_folder(self, folder: Path) -> Finding:
-        """Return the finding with the data set's folder in its remedy, so that the command can be run as it stands."""
-        return replace(self, remedy=self.remedy.replace(FOLDER, shlex.quote(str(folder))))
+    def in_folder(self, *folders: Path) -> Finding:
+        """Return the finding with its data sets' folders in its remedy, so that the command can be run as it stands."""
+        named = " ".join(shlex.quote(str(folder)) for folder in folders)
+        return replace(self, remedy=self.remedy.replace(FOLDER, named), folders=folders)
 
     def to_json(self) -> dict[str, Any]:
         """Return code, severity, message, evidence and remedy as JSON-ready values."""

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from dermlab.audit.balance import class_findings, group_findings, part_findings
+from dermlab.audit.balance import class_findings, group_findings, part_findings, site_findings
 from dermlab.audit.columns import column_findings
+from dermlab.audit.contradictions import contradiction_findings
 from dermlab.audit.copies import contamination_findings, copy_findings
-from dermlab.audit.duplicates import find_duplicates, photo_of
+from dermlab.audit.duplicates import MIN_CONTRAST, find_duplicates, photo_of
 from dermlab.audit.files import file_findings, read_headers
 from dermlab.audit.findings import Finding, worst_first
+from dermlab.audit.identifying import identifying_findings
 from dermlab.audit.leakage import overlap_findings, shared_lesion_findings
+from dermlab.audit.lookalikes import LookAlikes, find_look_alikes, look_alike_findings
+from dermlab.audit.mislabelled import label_findings
+from dermlab.audit.oddities import odd_findings
 from dermlab.audit.proxies import proxy_findings, stored_findings
 from dermlab.audit.thumbnails import Thumbnails, read_thumbnails
 from dermlab.data.card import RESERVED, Target
@@ -29,6 +36,9 @@ def audit(
     split: str | None = None,
     target: str | None = None,
     inputs: Sequence[str] = (),
+    encoder: str | None = None,
+    closely: bool = False,
+    pretraining: Sequence[Path] = (),
 ) -> list[Finding]:
     """Look for everything that would make results on these data sets wrong.
 
@@ -40,6 +50,11 @@ def audit(
         target: name of the target; default: each card's default one. Without any target, checks that need labels are
             left out.
         inputs: columns that a model gets although the card calls them label proxies.
+        encoder: look for copies, photos off the topic and wrong labels with this encoder's features too; default: by
+            frequencies and colours alone.
+        closely: look for wrong labels, faces and text too; that decodes every photo once more, at its full size.
+        pretraining: folders among the data sets that an encoder was (or will be) pretrained on: what they share with
+            the others is judged by what it does to those.
 
     Returns:
         The findings, errors first.
@@ -63,6 +78,15 @@ def audit(
     start = np.cumsum([0, *sizes])
     dataset_of = np.repeat(np.arange(len(datasets)), sizes)
     pairs = find_duplicates(thumbnails, paths, dataset_of)
+    features, look_alikes = None, None
+    if encoder is not None:
+        from dermlab.features.extract import embed_paths
+
+        embedded = embed_paths(paths, encoder)
+        features = embedded.values
+        usable = embedded.valid & thumbnails.readable & (thumbnails.contrast >= MIN_CONTRAST)
+        look_alikes = find_look_alikes(features, usable, paths, pairs, encoder)
+        pairs = pd.concat([pairs, look_alikes.copies], ignore_index=True)
     photo = photo_of(len(paths), pairs)
     home = dataset_of[pairs[["a", "b"]].to_numpy()]
 
@@ -81,6 +105,10 @@ def audit(
             its_pairs,
             inputs,
         )
+        rows = slice(int(start[d]), int(start[d + 1]))
+        found += _photo_findings(
+            names[d], dataset, targets[d], thumbnails.rows(rows), rows, features, encoder, look_alikes, closely
+        )
         findings += [finding.in_folder(dataset.folder) for finding in found]
     for d in range(len(datasets)):
         for e in range(d + 1, len(datasets)):
@@ -92,9 +120,14 @@ def audit(
                 (photo[dataset_of == d], photo[dataset_of == e]),
                 (splits[d], splits[e]),
                 between,
+                pretraining=(_is_among(datasets[d], pretraining), _is_among(datasets[e], pretraining)),
             )
-            findings += [finding.in_folder(datasets[d].folder) for finding in found]
+            findings += [finding.in_folder(datasets[d].folder, datasets[e].folder) for finding in found]
     return worst_first(findings)
+
+
+def _is_among(dataset: Dataset, folders: Sequence[Path]) -> bool:
+    return dataset.folder.resolve() in [folder.expanduser().resolve() for folder in folders]
 
 
 def _names(datasets: Sequence[Dataset]) -> list[str]:
@@ -149,11 +182,65 @@ def _dataset_findings(
     findings += group_findings(name, column, groups)
     if target is not None and labels is not None and labels.ndim == 1:
         findings += class_findings(name, target.column, labels, groups, target.classes)
+        for seen in ("site", "modality"):
+            if seen in dataset.manifest:
+                sites = dataset.manifest[seen].to_numpy(dtype=object)
+                findings += site_findings(name, seen, sites, labels, groups, target.classes)
         for split_name, split in splits.items():
             findings += part_findings(f"{name}, split {split_name!r}", labels, groups, split, target.classes)
     findings += column_findings(name, dataset.manifest, dataset.card.metadata)
+    findings += contradiction_findings(name, dataset.manifest, dataset.card.targets)
     if labels is not None:
         findings += _leak_findings(name, dataset, labels, headers, inputs)
+    return findings
+
+
+def _photo_findings(
+    name: str,
+    dataset: Dataset,
+    target: Target | None,
+    thumbnails: Thumbnails,
+    rows: slice,
+    features: np.ndarray | None,
+    encoder: str | None,
+    look_alikes: LookAlikes | None,
+    closely: bool,
+) -> list[Finding]:
+    """What the photos themselves show: odd ones, look-alikes, doubtful labels, text and faces.
+
+    Args:
+        name: opens the sentences.
+        dataset: whose photos.
+        target: whose labels are doubted; None: none are.
+        thumbnails: of its photos.
+        rows: where its photos stand among those of all data sets.
+        features: of the photos of all data sets, (N, D).
+        encoder: whose features.
+        look_alikes: among the photos of all data sets.
+        closely: whether labels, text and faces are looked at.
+    """
+    own = None if features is None else features[rows]
+    groups, column = dataset.groups(), dataset.group_column()
+    findings = odd_findings(name, dataset.image_ids, thumbnails, own, encoder)
+    if look_alikes is not None:
+        inside = look_alikes.alike[["a", "b"]].ge(rows.start) & look_alikes.alike[["a", "b"]].lt(rows.stop)
+        alike = look_alikes.alike[inside.all(axis=1)].reset_index(drop=True)
+        alike[["a", "b"]] -= rows.start
+        findings += look_alike_findings(name, dataset.image_ids, groups, column, replace(look_alikes, alike=alike))
+    if not closely:
+        return findings
+    findings += identifying_findings(name, dataset.image_ids, dataset.paths)
+    if target is not None and target.kind != "multilabel":
+        findings += label_findings(
+            name,
+            dataset.image_ids,
+            dataset.labels(target.column),
+            groups,
+            target.classes,
+            thumbnails.colours if own is None else own,
+            thumbnails.readable,
+            source="the photo's colours" if encoder is None else encoder,
+        )
     return findings
 
 

@@ -16,6 +16,7 @@ from dermlab.adapt.config import HeadConfig
 from dermlab.adapt.heads import make_head
 from dermlab.adapt.probe import WITH_QUESTIONNAIRE, assemble, over_classes
 from dermlab.audit.findings import Finding
+from dermlab.audit.leakage import assignments
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.data.metadata import QuestionnaireEncoder
@@ -191,15 +192,14 @@ def _predict(
     described = [column for column in dataset.card.metadata if column.column in columns]
     questionnaire = dataset.manifest[[column.column for column in described]]
     frames = []
-    for (repeat, fold), rows in split.groupby(["repeat", "fold"], sort=True):
-        part = rows["split"].to_numpy(str)
+    for repeat, fold, part in assignments(split):
         train, val, test = (np.flatnonzero((part == name) & usable) for name in ("train", "val", "test"))
         encoder = QuestionnaireEncoder(drop_leaking=drop_leaking)
         encoder.fit(questionnaire.iloc[train], labels[train], described, groups=groups[train])
         X = assemble(embedding, questionnaire, encoder if encoder.feature_names_ else None, len(part))
         model = make_head(
             head if encoder.feature_names_ or embedding is not None else HeadConfig(kind="majority"),
-            seed=int(generator(seed, "leak", int(repeat), int(fold)).integers(2**31)),
+            seed=int(generator(seed, "leak", repeat, fold).integers(2**31)),
             n_embedding=None if embedding is None else embedding.shape[1],
             blocks=encoder.blocks_,
         )

@@ -31,9 +31,19 @@ class DataCheckConfig(Config):
     waive: tuple[str, ...] = Field(
         default=(), description="error-level findings to let pass, by name: label-conflict, proxy:biopsed, …"
     )
-    out: Path | None = Field(
-        default=None, description="folder for findings.json and a CSV of every case of each finding"
+    encoder: str | None = Field(
+        default=None, description="look for copies, odd photos and wrong labels with this encoder's features too"
     )
+    pretraining: tuple[Path, ...] = Field(
+        default=(), description="which of the folders an encoder is pretrained on: is the other's test part in it?"
+    )
+    closely: bool = Field(
+        default=True, description="look for wrong labels, faces and burnt-in text too: each photo at its full size"
+    )
+    out: Path | None = Field(
+        default=None, description="folder for findings.json, a CSV of every case of each finding, and check.html"
+    )
+    photos: bool = Field(default=True, description="put thumbnails of the photos into check.html")
 
 
 @dataclass(frozen=True)
@@ -95,18 +105,35 @@ def run(config: DataCheckConfig) -> DataCheckResult:
     resolved = [folder.expanduser().resolve() for folder in config.folders]
     if len(set(resolved)) < len(resolved):
         raise InputError("folders: one folder is named twice")
-    findings = audit([Dataset.open(folder) for folder in config.folders], split=config.split, target=config.target)
+    for folder in config.pretraining:
+        if folder.expanduser().resolve() not in resolved:
+            raise InputError(f"pretraining: {folder} is not among the folders that are checked")
+    findings = audit(
+        [Dataset.open(folder) for folder in config.folders],
+        split=config.split,
+        target=config.target,
+        encoder=config.encoder,
+        closely=config.closely,
+        pretraining=config.pretraining,
+    )
     result = DataCheckResult(config.folders, tuple(findings), config.waive, ())
     if config.out is None:
         return result
-    return DataCheckResult(config.folders, tuple(findings), config.waive, _write(result, config.out))
+    written = _write(result, config.out)
+    from dermlab.report.check_page import write_check
+
+    page = write_check(config.out, photos=config.photos)
+    return DataCheckResult(config.folders, tuple(findings), config.waive, (*written, page))
 
 
 def _write(result: DataCheckResult, out: Path) -> tuple[Path, ...]:
-    """Write findings.json and, for each finding that has one, the table of its cases."""
-    written = [write_json(out / "findings.json", result.to_json())]
+    """Write the table of each finding that has one, and findings.json, which names them."""
+    written: list[Path] = []
     taken: set[str] = set()
-    for finding in result.findings:
+    entries = []
+    for finding, entry in zip(result.findings, result.to_json(), strict=True):
+        entry |= {"table": None, "folders": [str(folder) for folder in finding.folders]}
+        entries.append(entry)
         if finding.table is None:
             continue
         stem = "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in finding.code)
@@ -114,5 +141,6 @@ def _write(result: DataCheckResult, out: Path) -> tuple[Path, ...]:
         while name in taken:  # one code may be found in several data sets and splits
             name = f"{stem}-{sum(other.startswith(stem) for other in taken) + 1}"
         taken.add(name)
+        entry["table"] = f"{name}.csv"
         written.append(write_text(out / f"{name}.csv", finding.table.to_csv(index=False)))
-    return tuple(written)
+    return write_json(out / "findings.json", entries), *written
