@@ -78,6 +78,7 @@ def table(probabilities: np.ndarray, codes: np.ndarray, name: str) -> Prediction
             "repeat": 0,
             "seed": 0,
             "label": np.array(classes)[codes],
+            "group": [f"g{k // 4}" for k in range(n)],
         }
     )
     for code, column in enumerate(classes):
@@ -94,10 +95,39 @@ def test_tables_are_mixed_by_weights_from_the_val_rows_of_each_fold() -> None:
     for fold in (0, 1):
         rows = (mixed.frame["fold"] == fold).to_numpy()
         val = rows & (mixed.frame["split"] == "val").to_numpy()
-        expected = combine(probabilities[:, rows], choose_weights(probabilities[:, val], codes[val]))
-        np.testing.assert_allclose(mixed.probabilities()[rows], expected, atol=1e-12)
+        test = rows & ~val
+        expected = combine(probabilities[:, test], choose_weights(probabilities[:, val], codes[val]))
+        np.testing.assert_allclose(mixed.probabilities()[test], expected, atol=1e-12)
     assert sum(weights.values()) == pytest.approx(1)
     assert mixed.meta["lineage"] == {"a": {"encoder": "a"}, "b": {"encoder": "b"}}
+
+
+def test_a_val_row_is_mixed_by_weights_that_its_own_group_had_no_say_in() -> None:
+    probabilities, codes = models(200, 4)
+    probabilities, names = probabilities[2:], ("a", "b")
+    first, _ = ensemble_predictions({name: table(probabilities[k], codes, name) for k, name in enumerate(names)})
+    changed = codes.copy()
+    changed[1] = (changed[1] + 1) % 3  # a row of val
+    second, _ = ensemble_predictions({name: table(probabilities[k], changed, name) for k, name in enumerate(names)})
+    own = (first.frame["group"] == "g0").to_numpy() & (first.frame["split"] == "val").to_numpy()
+    moved = (first.probabilities() != second.probabilities()).any(axis=1)
+    assert not moved[own].any()
+    assert moved[(first.frame["split"] == "test").to_numpy() & (first.frame["fold"] == 0).to_numpy()].any()
+
+
+def test_an_ensemble_of_noise_does_not_look_better_on_val_than_it_is() -> None:
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(3), size=(12, 400))
+    codes = random.integers(0, 3, size=400)
+    mixed, _ = ensemble_predictions({f"m{k}": table(one, codes, f"m{k}") for k, one in enumerate(probabilities)})
+    loss = -np.log(mixed.probabilities()[np.arange(400), codes])
+    val = (mixed.frame["split"] == "val").to_numpy()
+    fitted = [
+        combine(probabilities[:, rows], choose_weights(probabilities[:, rows], codes[rows]))[range(100), codes[rows]]
+        for rows in (np.flatnonzero(val)[:100], np.flatnonzero(val)[100:])
+    ]
+    assert loss[val].mean() > -np.log(fitted).mean()
+    assert loss[val].mean() == pytest.approx(loss[~val].mean(), abs=0.06)
 
 
 def test_permuted_test_labels_change_no_weight() -> None:

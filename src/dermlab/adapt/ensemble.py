@@ -10,6 +10,7 @@ from sklearn.base import clone
 
 from dermlab.adapt.base import MIN_PROBABILITY, Head
 from dermlab.core.errors import InputError
+from dermlab.core.randomness import generator
 
 if TYPE_CHECKING:
     from dermlab.evaluate.predictions import Predictions
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 MAX_STEPS = 2000
 GAIN = 1e-7
 NEGLIGIBLE = 1e-3
+N_PARTS = 5
 
 
 def choose_weights(probabilities: np.ndarray, codes: np.ndarray, sample_weight: np.ndarray | None = None) -> np.ndarray:
@@ -111,8 +113,29 @@ class EnsembleHead(Head):
         return combine(np.stack([head.predict_proba(X) for _, head in self.heads_]), self.weights_)
 
 
+def _held_out_mixture(probabilities: np.ndarray, codes: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Mix val (M, N, C) with weights that each of five parts of its groups had no say in: (N, C).
+
+    The weights are chosen on val; scored there with those very weights, the mixture would look better than each of its
+    members by what it has fitted, and would win where it should not.
+    """
+    codes_of_groups = np.unique(groups, return_inverse=True)[1]
+    part = generator(0, "ensemble", "parts").permutation(codes_of_groups.max(initial=-1) + 1)[codes_of_groups] % N_PARTS
+    mixed = np.empty(probabilities.shape[1:])
+    for number in range(N_PARTS):
+        judged, others = part == number, part != number
+        weights = np.full(len(probabilities), 1.0 / len(probabilities))
+        if others.any():
+            weights = choose_weights(probabilities[:, others], codes[others])
+        mixed[judged] = combine(probabilities[:, judged], weights)
+    return mixed
+
+
 def ensemble_predictions(tables: Mapping[str, Predictions]) -> tuple[Predictions, dict[str, float]]:
     """Mix the tables of several candidates, whatever their features: the weights of each fold are chosen on its val.
+
+    Rows of ``test`` are mixed by weights from all of val; rows of ``val`` by weights from other groups of val than
+    their own, so that a score on val may be held against the members' own.
 
     Args:
         tables: name → predictions of the same images under the same split; each with rows of ``val``.
@@ -152,6 +175,7 @@ def ensemble_predictions(tables: Mapping[str, Predictions]) -> tuple[Predictions
         if len(val):
             weights = choose_weights(probabilities[:, val], codes[val])
         mixed[rows] = combine(probabilities[:, rows], weights)
+        mixed[val] = _held_out_mixture(probabilities[:, val], codes[val], frame["group"].to_numpy()[val])
         chosen.append(weights)
     frame[columns] = mixed
     means = dict(zip(names, np.mean(chosen, axis=0).tolist(), strict=True))
