@@ -28,6 +28,25 @@ def test_probe_prints_json_with_metrics(run: Path, clinic: Path, capsys: pytest.
     assert shown["metrics"]["top1"]["value"] == json.loads((run / "metrics.json").read_text())["top1"]["value"]
 
 
+def test_a_patient_in_two_parts_stops_a_probe_unless_it_is_waived(
+    clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "clinic"
+    shutil.copytree(clinic, folder)
+    dataset = Dataset.open(folder)
+    split = dataset.read_split("main")
+    groups = dataset.groups().tolist()
+    first, second = [i for i, group in enumerate(groups) if group == max(groups, key=groups.count)][:2]
+    split.loc[[first, second], "split"] = ["train", "test"]
+    dataset.write_split("leaky", split)
+    words = ["probe", str(folder), "--head", "majority", "--split", "leaky", "--n_boot", "100"]
+    assert main([*words, "--out", str(tmp_path / "a")]) == 2
+    assert "waive: [group-overlap]" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
+    assert main([*words, "--out", str(tmp_path / "b"), "--waive", "group-overlap", "--json"]) == 0
+    assert "waived: group-overlap" in json.loads(capsys.readouterr().out)["warnings"]
+
+
 def test_a_head_is_set_from_the_command_line(clinic: Path, tmp_path: Path) -> None:
     words = ["probe", str(clinic), "--encoder", "histogram", "--out", str(tmp_path / "run"), "--n_boot", "100"]
     assert main([*words, "--head.kind", "knn", "--head.k", "[3]"]) == 0

@@ -77,5 +77,7 @@ class ProbeSettings(Config):
     max_train_per_class: int | None = Field(None, ge=1, description="at most so many training photos of a class")
     max_val_per_class: int | None = Field(None, ge=1, description="at most so many validation photos of a class")
     include_columns: tuple[str, ...] = Field((), description="label proxies to use as inputs all the same; needs waive")
-    waive: tuple[str, ...] = Field((), description="what may pass by name, as proxy:biopsed; told in every result")
+    waive: tuple[str, ...] = Field(
+        (), description="what may pass by name, as proxy:biopsed or group-overlap; told in every result"
+    )
     n_boot: int = Field(2000, ge=100, description="bootstrap replicates of the intervals")

@@ -13,6 +13,7 @@ from dermlab.core import words
 
 if TYPE_CHECKING:
     from dermlab.adapt.probe import ProbeResult as Probe
+    from dermlab.data.dataset import Dataset
 
 
 class ProbeConfig(ProbeSettings):
@@ -70,9 +71,26 @@ def run(config: ProbeConfig) -> ProbeResult:
     from dermlab.data.dataset import Dataset
 
     dataset = Dataset.open(config.data)
+    _refuse_divided_groups(dataset, config)
     runtime = resolve(config.device, config.precision) if config.encoder else None
     if runtime is not None:
         note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
     return ProbeResult(
         run_probe(dataset, config, config.out, runtime=runtime, batch_size=config.batch_size, record=config)
     )
+
+
+def _refuse_divided_groups(dataset: Dataset, config: ProbeConfig) -> None:
+    """Stop where the split has a patient (or what else the card groups by) in two parts, unless that is waived."""
+    from dermlab.adapt.probe import read_or_make_split
+    from dermlab.audit.findings import check_waivers, gate
+    from dermlab.audit.leakage import overlap_findings
+    from dermlab.core.progress import warn
+
+    check_waivers(config.waive)
+    split = read_or_make_split(dataset, config.split, dataset.card.target(config.target).column, config.seed)
+    where = f"{dataset.card.name}, split {config.split!r}"
+    column = dataset.group_column()
+    findings = overlap_findings(where, config.split, column, dataset.groups(), split, is_grouping=True)
+    for line in gate(findings, [name for name in config.waive if findings and name == "group-overlap"]):
+        warn(line)
