@@ -37,6 +37,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("redraw",): "redraw",
     ("across",): "across",
     ("label-efficiency",): "label_efficiency",
+    ("robustness",): "robustness",
     ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
 }

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from dermlab.core.errors import InputError
 from dermlab.features import nearest
+from dermlab.features.neighbours import Neighbourhood
 
 
 def vectors(n: int, dim: int, seed: int) -> np.ndarray:
@@ -86,3 +87,33 @@ def test_a_broken_vector_deep_in_the_bank_is_noticed(metric, value):
 def test_what_cannot_be_searched_is_refused(queries, bank, k, told):
     with pytest.raises(InputError, match=told):
         nearest(queries, bank, k)
+
+
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 7), (60, 5), (60, 60), (900, 40), (2000, 200), (3000, 10)])
+def test_within_a_subset_it_finds_what_brute_force_finds(n, k):
+    queries, bank = vectors(50, 16, 1), vectors(3000, 16, 2)
+    rows = np.sort(np.random.default_rng(n).permutation(3000)[:n])
+    similarity, index = Neighbourhood(queries, bank).nearest(rows, k)
+    distance, expected = NearestNeighbors(n_neighbors=k, metric="cosine").fit(bank[rows]).kneighbors(queries)
+    np.testing.assert_array_equal(index, rows[expected])
+    np.testing.assert_allclose(similarity, 1 - distance, atol=1e-6)
+
+
+def test_a_subset_that_hides_from_the_front_of_the_rows_is_found_all_the_same():
+    """All members are the farthest of the bank: the first guess of how far to look is far too short."""
+    query, bank = vectors(1, 4, 0), vectors(3000, 4, 3)
+    farthest = np.argsort((bank / np.linalg.norm(bank, axis=1, keepdims=True)) @ query[0])[:1000]
+    found = Neighbourhood(query, bank).nearest(np.sort(farthest), 20)[1]
+    assert sorted(found[0]) == sorted(farthest[-20:])
+
+
+def test_equals_of_a_subset_come_in_the_bank_s_order():
+    bank = np.repeat(vectors(3, 8, 0), 400, axis=0)
+    rows = np.arange(1, 1200, 2)
+    for k in (3, 150):
+        assert (Neighbourhood(bank[:1], bank).nearest(rows, k)[1][0] == rows[:k]).all()
+
+
+def test_more_neighbours_than_drawn_are_refused():
+    with pytest.raises(InputError, match="3 rows drawn"):
+        Neighbourhood(vectors(2, 4, 0), vectors(9, 4, 1)).nearest(np.array([1, 2, 3]), 4)

@@ -125,3 +125,37 @@ def _legend(axes: Any) -> tuple[list[Any], list[str]]:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
     return list(found.values()), list(found)
+
+
+def draw_sheet(
+    path: Path, rows: Sequence[tuple[str, Sequence[Any], Sequence[str]]], titles: Sequence[str], *, tile_px: int = 150
+) -> Path:
+    """Draw photos as a table and write it as PNG.
+
+    Args:
+        path: of the picture.
+        rows: for each its name, its photos (H, W, 3) uint8 and what is written under each.
+        titles: of the columns.
+        tile_px: longest side of a photo in the picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    size = tile_px / 100
+    figure = Figure(figsize=(size * len(titles) + 1.7, (size + 0.22) * len(rows) + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for place, (name, photos, below) in enumerate(rows):
+        for column, (photo, text) in enumerate(zip(photos, below, strict=True)):
+            axis = axes[place, column]
+            axis.imshow(photo)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_frame_on(False)
+            axis.set_xlabel(text, fontsize=8, labelpad=2)
+            if place == 0:
+                axis.set_title(titles[column], fontsize=9)
+        axes[place, 0].set_ylabel(name, fontsize=8, rotation=0, ha="right", va="center")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=100, metadata={"Software": None})
+    return path

@@ -48,10 +48,10 @@ class LabelEfficiencyResult:
         for curve in found["curves"]:
             lines += ["", f"{curve['encoder']}, {curve['head']}: {name} [95% interval] (one draw)"]
             for point in curve["points"]:
-                one = point["one_draw"]
+                one, mean = point["one_draw"], point[found["metric"]]
                 lines.append(
                     f"  {point['size']:>14}  {words.count(round(point['labels'])):>6} labels  "
-                    f"{words.score(point[found['metric']]['value'], kind)} [{words.span(point[found['metric']], kind)}]  "
+                    f"{words.score(mean['value'], kind)} [{words.span(mean, kind)}]  "
                     f"({words.score(one['low'], kind)} to {words.score(one['high'], kind)})"
                 )
         lines += [""] * bool(found["warnings"]) + [f"warning: {text}" for text in found["warnings"]]

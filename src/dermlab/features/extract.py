@@ -180,6 +180,28 @@ def embed_arrays(
         fit: another fit than the encoder's own.
         seed: of random weights.
     """
+    parts = list(
+        embed_stream(
+            images, encoder_name, runtime=runtime, batch_size=batch_size, size_px=size_px, fit=fit, seed=seed
+        )
+    )
+    if parts:
+        return np.concatenate(parts)
+    extractor = _extractor(encoder_name, runtime, batch_size, None, size_px, fit, seed)
+    return np.zeros((0, extractor.description["dim"]), np.float32)
+
+
+def embed_stream(
+    images: Iterable[np.ndarray],
+    encoder_name: str,
+    *,
+    runtime: Runtime | None = None,
+    batch_size: int | None = None,
+    size_px: int | None = None,
+    fit: str | None = None,
+    seed: int = 0,
+) -> Iterator[np.ndarray]:
+    """Yield the features of :func:`embed_arrays`, batch by batch, (B, D) float32, as the images come."""
     from PIL import Image
 
     extractor = _extractor(encoder_name, runtime, batch_size, None, size_px, fit, seed)
@@ -195,8 +217,7 @@ def embed_arrays(
         if batch:
             yield np.stack(batch)
 
-    parts = list(extractor.compute_arrays(batches()))
-    return np.concatenate(parts) if parts else np.zeros((0, extractor.description["dim"]), np.float32)
+    yield from extractor.compute_arrays(batches())
 
 
 def encode(

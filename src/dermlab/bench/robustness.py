@@ -1,0 +1,362 @@
+"""Robustness: a saved model on its own test photos, corrupted in known ways, and how much it loses.
+
+Each photo is judged by the model of its own fold, as in the run's predictions table; the corruption is done to the
+photo's pixels, before the encoder's own preprocessing. Clean and corrupted photos take the same path, so that the loss
+is paired: same photos, same models, same patients drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from pydantic import Field, field_validator
+
+from dermlab.adapt.probe import FittedProbe, assemble, over_classes
+from dermlab.adapt.saving import load_head
+from dermlab.core.config import Config
+from dermlab.core.device import Runtime
+from dermlab.core.errors import InputError
+from dermlab.core.files import atomic_path, read_json, write_json
+from dermlab.core.fingerprint import hash_json
+from dermlab.core.progress import progress
+from dermlab.core.randomness import generator
+from dermlab.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption
+from dermlab.data.decode import DecodeError, available_cores, decode_file
+from dermlab.data.metadata import QuestionnaireEncoder
+from dermlab.evaluate.cases import case_sets
+from dermlab.evaluate.compare import bootstrap_p, holm
+from dermlab.evaluate.intervals import interval, resample
+from dermlab.evaluate.metrics import Evaluation, metric
+from dermlab.evaluate.predictions import PROBABILITY, Predictions, read_predictions
+
+if TYPE_CHECKING:
+    from dermlab.data.dataset import Dataset
+
+LEVEL = 0.95
+AHEAD = 4  # photos made ahead, for each thread
+INTERVALS = (
+    "95% bootstrap over test groups; clean and corrupted are drawn together, so that drops are paired. Photos whose "
+    "group was drawn in several repeats count once a repeat"
+)
+
+
+class Corrupting(Config):
+    """What a robustness run is asked, apart from the model and the data."""
+
+    corruptions: tuple[str, ...] = Field(
+        tuple(CORRUPTIONS), min_length=1, description=f"what is done to the photos: {', '.join(CORRUPTIONS)}"
+    )
+    severities: tuple[int, ...] = Field(SEVERITIES, min_length=1, description="strengths, from 1 to 5")
+    limit: int | None = Field(None, ge=2, description="at most about so many test photos, whole patients drawn by seed")
+    metrics: tuple[str, ...] = Field(
+        ("balanced_accuracy", "top1", "macro_f1", "auroc"),
+        min_length=1,
+        description="what is reported; the first orders the corruptions and is drawn",
+    )
+    seed: int = Field(0, description="of the corruptions, the limit and the bootstrap")
+    n_boot: int = Field(2000, ge=100, description="bootstrap replicates")
+
+    @field_validator("corruptions")
+    @classmethod
+    def _corruptions_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                corruption(name)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+        return tuple(dict.fromkeys(value))
+
+    @field_validator("severities")
+    @classmethod
+    def _severities_exist(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if any(item not in SEVERITIES for item in value):
+            raise ValueError("must be among 1, 2, 3, 4, 5")
+        return tuple(sorted(set(value)))
+
+    @field_validator("metrics")
+    @classmethod
+    def _metrics_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for name in value:
+            try:
+                known = metric(name)
+            except InputError as error:
+                raise ValueError(str(error)) from None
+            if not known.higher_is_better:
+                raise ValueError(
+                    f"{name!r} is better when lower; drops are told of metrics that are better when higher"
+                )
+        return value
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A corruption at a severity; severity 0 is the clean photo."""
+
+    name: str
+    severity: int
+
+    @property
+    def file(self) -> str:
+        """Name of the file that keeps its features."""
+        return f"{self.name}-{self.severity}.npy"
+
+
+def robustness(
+    run: str | Path,
+    dataset: Dataset,
+    settings: Corrupting,
+    out: str | Path,
+    *,
+    runtime: Runtime | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> dict[str, Any]:
+    """Judge corrupted test photos by a saved model; what is done is kept in ``out`` and not done again.
+
+    Args:
+        run: run folder of a finished probe (one of a bake-off's ``runs/`` too) that looks at photos.
+        dataset: the data set that it was fitted on.
+        settings: corruptions, severities, metrics, seed.
+        out: folder; ``features/`` in it keeps the vectors of what is done.
+        runtime: device and precision of the embedding.
+        batch_size: photos at a time in the embedding.
+        threads: decoding and corrupting.
+
+    Returns:
+        JSON-able, and the content of ``robustness.json``, the worst corruption first::
+
+            {"n", "n_groups", "n_images", "unit", "group_by", "model", "target", "classes", "metric", "seed", "limit",
+             "interval", "warnings": [], "worst": name,
+             "clean": {"<metric>": {"value", "low", "high"}},
+             "corruptions": [
+                 {"name", "title", "parameter", "mean": {"drop": {…}, "relative": {…}}, "p", "p_adjusted",
+                  "verdict": "worse" | "better" | "cannot tell apart",
+                  "severities": [{"severity", "level", "<metric>": {…}, "drop": {…}, "relative": {…}}]}]}
+
+        ``drop`` is clean minus corrupted and ``relative`` corrupted / clean, both of the first metric, with paired
+        intervals; ``mean`` is over the severities run. ``p`` (paired bootstrap over groups) tests the mean drop;
+        Holm is applied over the corruptions.
+
+    Raises:
+        InputError: the run looks at no photo, was fitted on other data or weights, or ``out`` was begun otherwise.
+    """
+    probe = FittedProbe.open(run)
+    encoder_name = probe.model["encoder_name"]
+    if encoder_name is None:
+        raise InputError(f"{run}: {probe.model['name']} is no single encoder with a head; name the run of one")
+    if probe.model["lineage"]["data_fingerprint"] != dataset.fingerprint:
+        raise InputError(
+            f"{run}: was fitted on {probe.model['lineage']['dataset']} as it was then, and {dataset.folder} holds "
+            "something else; name the data set of the run"
+        )
+    table = _limited(read_predictions(probe.path / "predictions.parquet").test(), settings)
+    image_ids = np.unique(table.frame["image_id"].to_numpy(str))
+    rows = pd.Index(dataset.image_ids).get_indexer(pd.Index(image_ids))
+    out = Path(out)
+    made_with = {
+        "data": dataset.fingerprint,
+        "model": [read_json(place / "model.json")["report"]["fingerprint"] for place in probe.folds],
+        "encoder": probe.model["encoder"]["fingerprint"],
+        "images": hash_json(image_ids.tolist()),
+        "seed": settings.seed,
+    }
+    file = out / "inputs.json"
+    if file.exists() and hash_json(read_json(file)) != hash_json(made_with):
+        raise InputError(f"{out}: was begun with another model, other photos, limit or seed; choose another --out")
+    write_json(file, made_with)
+    clean = Variant("clean", 0)
+    variants = [clean, *(Variant(name, severity) for name in settings.corruptions for severity in settings.severities)]
+    paths = [dataset.paths[row] for row in rows.tolist()]
+    _embed_variants(
+        paths, image_ids, variants, out / "features", encoder_name, settings.seed, runtime, batch_size, threads
+    )
+    model = _Judge(probe, dataset, table, image_ids, rows)
+    evaluations = []
+    found = None
+    with progress("predict", len(variants), "variants") as advance:
+        for variant in variants:
+            found = case_sets(model.predict(np.load(out / "features" / variant.file)), "test")
+            evaluations.append(Evaluation(found.sets, settings.metrics))
+            advance(1)
+    assert found is not None
+    drawn = resample(evaluations, n_boot=settings.n_boot, seed=settings.seed, names=settings.metrics)
+    values = [evaluation.value() for evaluation in evaluations]
+    n_groups = len(found.groups)
+    scored = {
+        variant: {
+            name: interval(value[name], draws[name], n_groups, level=LEVEL).to_dict() for name in settings.metrics
+        }
+        for variant, value, draws in zip(variants, values, drawn, strict=True)
+    }
+    first = settings.metrics[0]
+    point = {variant: value[first] for variant, value in zip(variants, values, strict=True)}
+    replicates = {variant: draws[first] for variant, draws in zip(variants, drawn, strict=True)}
+    entries = []
+    for name in settings.corruptions:
+        mine = [Variant(name, severity) for severity in settings.severities]
+        mean = float(np.mean([point[variant] for variant in mine]))
+        mean_draws = np.mean([replicates[variant] for variant in mine], axis=0)
+        known = CORRUPTIONS[name]
+        entries.append(
+            {
+                "name": name,
+                "title": known.title,
+                "parameter": known.parameter,
+                "mean": _against(point[clean], mean, replicates[clean], mean_draws, n_groups),
+                "p": bootstrap_p(replicates[clean] - mean_draws, n_groups),
+                "severities": [
+                    {
+                        "severity": variant.severity,
+                        "level": known.levels[variant.severity - 1],
+                        **scored[variant],
+                        **_against(point[clean], point[variant], replicates[clean], replicates[variant], n_groups),
+                    }
+                    for variant in mine
+                ],
+            }
+        )
+    for entry, adjusted in zip(entries, holm([entry["p"] for entry in entries]), strict=True):
+        entry["p_adjusted"] = adjusted
+        worse = (entry["mean"]["drop"]["value"] or 0) > 0
+        entry["verdict"] = ("worse" if worse else "better") if adjusted < 1 - LEVEL else "cannot tell apart"
+    entries.sort(key=lambda entry: -(entry["mean"]["drop"]["value"] or 0))
+    warnings = [*found.warnings]
+    if settings.limit is not None:
+        warnings.append(f"limited to {len(image_ids):,} of the run's test photos")
+    return {
+        "n": len(found.units),
+        "n_groups": n_groups,
+        "n_images": len(image_ids),
+        "unit": dataset.card.unit,
+        "group_by": dataset.group_column(),
+        "model": probe.model["name"],
+        "target": probe.model["target"]["column"],
+        "classes": list(probe.classes),
+        "metric": first,
+        "seed": settings.seed,
+        "limit": settings.limit,
+        "interval": INTERVALS,
+        "warnings": warnings,
+        "worst": entries[0]["name"],
+        "clean": scored[clean],
+        "corruptions": entries,
+    }
+
+
+def _against(
+    clean: float, corrupted: float, clean_draws: np.ndarray, draws: np.ndarray, n_groups: int
+) -> dict[str, dict[str, float | None]]:
+    """Return drop and relative score with paired intervals."""
+    relative = np.where(clean_draws > 0, draws / np.where(clean_draws > 0, clean_draws, 1), np.nan)
+    share = corrupted / clean if clean > 0 else np.nan
+    return {
+        "drop": interval(clean - corrupted, clean_draws - draws, n_groups, level=LEVEL).to_dict(),
+        "relative": interval(share, relative, n_groups, level=LEVEL).to_dict(),
+    }
+
+
+def _limited(table: Predictions, settings: Corrupting) -> Predictions:
+    """Keep whole groups, drawn at random, until ``limit`` photos are there."""
+    frame = table.frame
+    if settings.limit is None or frame["image_id"].nunique() <= settings.limit:
+        return table
+    images = frame.groupby("group", sort=True)["image_id"].nunique()
+    order = generator(settings.seed, "limit").permutation(len(images))
+    kept = images.index[order[np.cumsum(images.to_numpy()[order]) <= settings.limit]]
+    if len(kept) < 2:
+        raise InputError(f"limit: {settings.limit} photos are fewer than two {table.meta.get('group_by')}s have")
+    return table.with_frame(frame[frame["group"].isin(kept)].reset_index(drop=True))
+
+
+def _embed_variants(
+    paths: Sequence[Path],
+    image_ids: np.ndarray,
+    variants: Sequence[Variant],
+    folder: Path,
+    encoder_name: str,
+    seed: int,
+    runtime: Runtime | None,
+    batch_size: int | None,
+    threads: int | None,
+) -> None:
+    """Write the vectors of every variant that is not there yet; one network, one stream of photos for all of them."""
+    from dermlab.features.extract import embed_stream
+
+    todo = [variant for variant in variants if not (folder / variant.file).exists()]
+    if not todo:
+        return
+
+    def make(job: tuple[Variant, int]) -> np.ndarray:
+        variant, place = job
+        try:
+            image = decode_file(paths[place])
+        except DecodeError as error:
+            raise InputError(f"{paths[place]}: {error.reason}, though the run could read it") from None
+        if not variant.severity:
+            return image
+        return corrupt(image, variant.name, variant.severity, seed=seed, image_id=str(image_ids[place]))
+
+    def images() -> Iterator[np.ndarray]:
+        n_threads = threads or available_cores()
+        jobs = [(variant, place) for variant in todo for place in range(len(paths))]
+        with ThreadPoolExecutor(n_threads) as pool:
+            waiting = [pool.submit(make, job) for job in jobs[: AHEAD * n_threads]]
+            following = iter(jobs[AHEAD * n_threads :])
+            try:
+                while waiting:
+                    yield waiting.pop(0).result()
+                    job = next(following, None)
+                    if job is not None:
+                        waiting.append(pool.submit(make, job))
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    held = np.zeros((0, 0), np.float32)
+    done = 0
+    with progress(f"embed {encoder_name}, corrupted", len(todo) * len(paths)) as advance:
+        for vectors in embed_stream(images(), encoder_name, runtime=runtime, batch_size=batch_size):
+            held = np.concatenate([held, vectors]) if held.size else vectors
+            advance(len(vectors))
+            while len(held) >= len(paths) and done < len(todo):
+                with atomic_path(folder / todo[done].file) as temporary, open(temporary, "wb") as file:
+                    np.save(file, held[: len(paths)])
+                held = held[len(paths) :]
+                done += 1
+
+
+class _Judge:
+    """The run's models, each for the photos of its own fold."""
+
+    def __init__(
+        self, probe: FittedProbe, dataset: Dataset, table: Predictions, image_ids: np.ndarray, rows: np.ndarray
+    ) -> None:
+        self.table, self.classes = table, probe.classes
+        questionnaire = dataset.questionnaire(exclude_proxies=False)
+        self.questionnaire = questionnaire.iloc[rows].reset_index(drop=True)
+        place = pd.Index(image_ids).get_indexer(pd.Index(table.frame["image_id"].astype(str)))
+        self.folds = []
+        keys = table.frame[["repeat", "fold"]]
+        for (repeat, fold), members in keys.groupby(["repeat", "fold"]).indices.items():
+            folder = probe.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
+            encoder = None
+            if (folder / "questionnaire.json").exists():
+                encoder = QuestionnaireEncoder.from_dict(read_json(folder / "questionnaire.json"))
+            self.folds.append((members, place[members], load_head(folder), encoder))
+
+    def predict(self, features: np.ndarray) -> Predictions:
+        """Return the run's test table with the answers to photos of these features (images, D)."""
+        probabilities = np.zeros((len(self.table), len(self.classes)))
+        for members, place, head, encoder in self.folds:
+            X = assemble(features, self.questionnaire, encoder, len(features))[place]
+            probabilities[members] = over_classes(head.predict_proba(X), head.classes_, self.classes)
+        frame = self.table.frame.copy()
+        for code, name in enumerate(self.classes):
+            frame[PROBABILITY + name] = probabilities[:, code]
+        return self.table.with_frame(frame)
