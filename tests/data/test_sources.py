@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -429,3 +430,14 @@ def test_a_file_that_is_no_archive_or_a_cut_one_is_one_line(tmp_path):
     path.write_bytes(damaged)
     with pytest.raises(InputError, match=r"a\.npz: images is damaged"):
         import_source(read_source("npz", path), tmp_path / "set")
+
+
+def test_arrays_that_are_not_asked_for_are_not_read_and_huge_images_are_refused(tmp_path):
+    # A pickled array stands for any array beside images and labels: gigabytes of features, say.
+    path = npz(tmp_path, images=array(2, 8, 8), labels=np.array([0, 1]), features=np.array([object(), 1]))
+    assert len(read_source("npz", path).manifest) == 2
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w") as archive, archive.open("images.npy", "w") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (1, 100_000, 100_000, 3)}
+        np.lib.format.write_array_header_1_0(file, header)
+    with pytest.raises(InputError, match="pixels at most"):
+        read_source("npz", tmp_path / "huge.npz")

@@ -18,6 +18,7 @@ import pandas as pd
 from dermlab.core.errors import InputError, first_line
 from dermlab.core.fingerprint import hash_bytes
 from dermlab.data.card import Card, Target, TargetKind
+from dermlab.data.decode import MAX_PIXELS
 from dermlab.data.manifest import TEXT
 from dermlab.data.sources import SourceData
 from dermlab.data.sources.files import image_ids
@@ -94,7 +95,8 @@ def read(
             keys = list(archive.files)
             parts, image_keys = _image_keys(keys, path)
             shapes = _image_shapes(path, image_keys)
-            small = {key: _load(archive, key, path) for key in keys if key not in image_keys}
+            wanted = [f"{part}_{key}" if part else key for part in parts for key in ("labels", *_PER_IMAGE)]
+            small = {key: _load(archive, key, path) for key in (*wanted, "class_names") if key in keys}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as .npz ({first_line(error)})") from None
     n_images = [shape[0] for shape in shapes]
@@ -154,6 +156,8 @@ def _image_shapes(path: Path, keys: Sequence[str]) -> list[tuple[int, ...]]:
                 raise InputError(f"{path}: {key} is {shape}; channels come last: images.transpose(0, 2, 3, 1)")
             if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)) or 0 in shape:
                 raise InputError(f"{path}: {key} must be (N, H, W) or (N, H, W, 3), got {shape}")
+            if shape[1] * shape[2] > MAX_PIXELS:
+                raise InputError(f"{path}: {key} is {shape}; an image may have {MAX_PIXELS:,} pixels at most")
             shapes.append(shape)
     if len({shape[1:] for shape in shapes}) > 1:
         raise InputError(f"{path}: the parts' images differ in size: {', '.join(str(shape) for shape in shapes)}")
