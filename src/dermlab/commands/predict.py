@@ -31,6 +31,9 @@ class PredictConfig(Config):
     data: Path = Field(description="data set folder")
     out: Path = Field(description="predictions table to write, .parquet or .csv")
     split: str | None = Field(None, description="name of a split of the data set whose parts the rows are marked with")
+    labels: bool = Field(
+        True, description="leave the data set's labels out: its classes are others (evaluate then takes a label map)"
+    )
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
     precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
     batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
@@ -77,7 +80,7 @@ def run(config: PredictConfig) -> PredictResult:
     dataset = Dataset.open(config.data)
     probe = members[0][1]
     warnings: list[str] = []
-    labels = _labels(probe, dataset, warnings)
+    labels = _labels(probe, dataset, warnings) if config.labels else None
     total = sum(weight for weight, _ in members)
     probabilities = np.zeros((len(dataset), len(probe.classes)))
     usable, seen = np.ones(len(dataset), bool), np.zeros(len(dataset), bool)
@@ -170,7 +173,7 @@ def _labels(probe: FittedProbe, dataset: Dataset, warnings: list[str]) -> np.nda
     if unknown:
         raise InputError(
             f"{dataset.folder}: holds classes of {name!r} that the model does not know: {', '.join(unknown)}; it knows "
-            f"{', '.join(probe.classes)}"
+            f"{', '.join(probe.classes)}; to test it all the same: --no_labels, then 'dermlab evaluate --label_map'"
         )
     return labels
 
