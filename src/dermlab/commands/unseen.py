@@ -11,6 +11,8 @@ from pydantic import Field
 from dermlab.bench.unseen import UnseenSettings
 from dermlab.core import words
 
+SHORT = {"max_softmax": "max softmax", "relative_mahalanobis": "rel. Mahalanobis", "mahalanobis": "Mahalanobis"}
+
 
 class UnseenConfig(UnseenSettings):
     """Options of ``dermlab unseen``."""
@@ -39,12 +41,12 @@ class UnseenResult:
         lines.append(f"{words.plural(found['n'], 'test photo')} of {groups}; AUROC of held-out against known classes")
         scores = list(found["scores"])
         width = max(len(name) for name in (*found["classes"], "held out")) + 2
-        lines.append(f"{'held out':<{width}}{'photos':>7}  " + "".join(f"{name:<22}" for name in scores))
+        rows: list[tuple[str, str, list[str]]] = [("held out", "photos", [SHORT.get(name, name) for name in scores])]
         for name, one in found["classes"].items():
             cells = [self._cell(one["scores"][score]["auroc"]) for score in scores]
-            lines.append(f"{name:<{width}}{one['n_unseen']:>7}  " + "".join(f"{cell:<22}" for cell in cells))
-        cells = [self._cell(found["mean_auroc"][score]) for score in scores]
-        lines.append(f"{'mean':<{width}}{'':>7}  " + "".join(f"{cell:<22}" for cell in cells))
+            rows.append((name, str(one["n_unseen"]), cells))
+        rows.append(("mean", "", [self._cell(found["mean_auroc"][score]) for score in scores]))
+        lines += [f"{name:<{width}}{n:>6}  " + "".join(f"{cell:<18}" for cell in cells) for name, n, cells in rows]
         for name, one in found["classes"].items():
             flagged = {score: one["scores"][score]["flagged_unseen"]["value"] for score in scores}
             told = ", ".join(f"{score} {words.score(value)}" for score, value in flagged.items())
@@ -54,7 +56,9 @@ class UnseenResult:
 
     @staticmethod
     def _cell(area: dict[str, Any]) -> str:
-        return f"{words.score(area['value'], 'number')} ({words.span(area, 'number')})"
+        if area["low"] is None:
+            return words.score(area["value"], "number")
+        return f"{area['value']:.2f} ({area['low']:.2f}–{area['high']:.2f})"
 
     def to_json(self) -> Any:
         """Return the content of ``unseen.json`` and its path."""
