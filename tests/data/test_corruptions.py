@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -81,7 +83,7 @@ def test_every_photo_and_seed_has_its_own_randomness(name: str) -> None:
 def test_a_stronger_cover_hides_what_the_weaker_hid_and_more() -> None:
     image = photo()
     hidden = [(corrupt(image, "occlusion", severity, image_id="a") != image).any(axis=2) for severity in SEVERITIES]
-    for less, more in zip(hidden, hidden[1:], strict=False):
+    for less, more in itertools.pairwise(hidden):
         assert (less & ~more).mean() < 0.01
     shares = [mask.mean() for mask in hidden]
     assert shares == pytest.approx(CORRUPTIONS["occlusion"].levels, abs=0.03)

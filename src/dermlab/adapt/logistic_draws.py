@@ -318,7 +318,7 @@ def _minimise(problem: _Problem, penalty: float, tolerance: float, max_iteration
     spread = np.maximum(spread, 1e-4).astype(np.float32)
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     norm = np.abs(gradient).max(axis=(1, 2))
-    stuck = np.zeros(len(theta), bool)
+    stuck, failed_before = np.zeros(len(theta), bool), np.zeros(len(theta), bool)
     iteration = 0
     while iteration < max_iterations and ((norm > tolerance) & ~stuck).any():
         direction = _direction(problem, gradient, spread, penalty, pairs)
@@ -327,17 +327,22 @@ def _minimise(problem: _Problem, penalty: float, tolerance: float, max_iteration
         while True:
             step = length.astype(np.float32)[:, None, None] * direction
             new_value, new_gradient, _ = problem.value_and_gradient(theta + step, penalty)
-            worse = (new_value > value + 1e-4 * length * slope + 1e-7 * np.abs(value)) & (length > 0)
+            worse = (new_value > value + 1e-4 * length * slope + 2e-7 * np.abs(value)) & (length > 0)
             if not worse.any():
                 break
             length[worse] /= 2
-            failed = worse & (length < 1e-6)  # no descent left at this precision
-            stuck |= failed
+            failed = worse & (length < 1e-4)
             length[failed] = 0.0
+            # Rounding may have spoilt what is remembered: once more without it; then no descent is left.
+            stuck |= failed & failed_before
+            failed_before |= failed
+            for _, _, weight in pairs:
+                weight[failed] = 0
         change = new_gradient - gradient
         curvature = np.einsum("bkp,bkp->b", step, change, dtype=np.float64)
         # A pair without curvature (a draw that is done, or rounding) is left out by a weight of zero.
         weight = np.where(curvature > 1e-12, 1 / np.maximum(curvature, 1e-12), 0.0).astype(np.float32)
+        failed_before &= length == 0
         pairs = [*pairs, (step, change, weight)][-MEMORY:]
         theta, value, gradient = theta + step, new_value, new_gradient
         norm = np.abs(gradient).max(axis=(1, 2))

@@ -1,0 +1,147 @@
+"""Robustness: each photo judged by its own fold's model, drops paired with the clean photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dermlab.bench import robustness as module
+from dermlab.bench.robustness import Corrupting, robustness
+from dermlab.cli import main
+from dermlab.core.errors import InputError
+from dermlab.data.dataset import Dataset
+from dermlab.evaluate.predictions import read_predictions
+
+FEW: dict[str, Any] = {"corruptions": ("cast", "darker", "hair"), "severities": (1, 5), "n_boot": 200}
+
+
+@pytest.fixture(scope="module")
+def run(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("probe") / "run"
+    words = ["probe", str(clinic), "--encoder", "histogram", "--head", "linear", "--split", "folds3"]
+    assert main([*words, "--out", str(out), "--n_boot", "100"]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def made(run: Path, clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("robust")
+    return out, robustness(run, Dataset.open(clinic), Corrupting(**FEW), out)
+
+
+def test_clean_photos_score_what_the_run_scored(made: tuple[Path, dict[str, Any]], run: Path) -> None:
+    """Every photo by the model of its own fold: anything else would score far better than the run did."""
+    expected = json.loads((run / "metrics.json").read_text())
+    clean = made[1]["clean"]
+    assert made[1]["n"] == expected["n"]
+    for name in ("balanced_accuracy", "top1", "auroc"):
+        assert clean[name]["value"] == pytest.approx(expected[name]["value"], abs=1e-6)
+
+
+def test_a_drop_is_clean_minus_corrupted_and_lies_in_its_interval(made: tuple[Path, dict[str, Any]]) -> None:
+    found = made[1]
+    name = found["metric"]
+    clean = found["clean"][name]["value"]
+    for entry in found["corruptions"]:
+        for item in entry["severities"]:
+            assert item["drop"]["value"] == pytest.approx(clean - item[name]["value"])
+            assert item["relative"]["value"] == pytest.approx(item[name]["value"] / clean)
+            assert item["drop"]["low"] <= item["drop"]["value"] <= item["drop"]["high"]
+        mean = np.mean([item["drop"]["value"] for item in entry["severities"]])
+        assert entry["mean"]["drop"]["value"] == pytest.approx(mean)
+
+
+def test_the_worst_comes_first_and_a_colour_histogram_minds_colour_more_than_hair(
+    made: tuple[Path, dict[str, Any]],
+) -> None:
+    found = made[1]
+    drops = [entry["mean"]["drop"]["value"] for entry in found["corruptions"]]
+    assert drops == sorted(drops, reverse=True)
+    assert found["worst"] == found["corruptions"][0]["name"] != "hair"
+    assert all(entry["p_adjusted"] >= entry["p"] for entry in found["corruptions"])
+
+
+def test_an_image_that_nothing_happened_to_loses_nothing(
+    run: Path, clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "corrupt", lambda image, *_, **__: image)
+    found = robustness(run, Dataset.open(clinic), Corrupting(**FEW), tmp_path / "out")
+    for entry in found["corruptions"]:
+        assert entry["mean"]["drop"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+        assert entry["verdict"] == "cannot tell apart"
+
+
+def test_what_is_done_is_kept_and_what_is_missing_comes_out_the_same(
+    made: tuple[Path, dict[str, Any]], run: Path, clinic: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, found = made
+    (out / "features" / "hair-5.npy").unlink()
+    done: list[tuple[str, int]] = []
+    original = module.corrupt
+
+    def counted(image: np.ndarray, name: str, severity: int, **given: Any) -> np.ndarray:
+        done.append((name, severity))
+        return original(image, name, severity, **given)
+
+    monkeypatch.setattr(module, "corrupt", counted)
+    again = robustness(run, Dataset.open(clinic), Corrupting(**FEW), out)
+    assert json.dumps(again) == json.dumps(found)
+    assert set(done) == {("hair", 5)}
+
+
+def test_the_limit_keeps_whole_patients(run: Path, clinic: Path, tmp_path: Path) -> None:
+    table = read_predictions(run / "predictions.parquet").test()
+    kept = module._limited(table, Corrupting(limit=40)).frame
+    assert kept["image_id"].nunique() <= 40
+    everyone = table.frame.groupby("group")["image_id"].nunique()
+    assert (kept.groupby("group")["image_id"].nunique() == everyone[kept["group"].unique()].sort_index()).all()
+
+
+def test_a_folder_begun_with_another_seed_and_data_that_changed_are_refused(
+    made: tuple[Path, dict[str, Any]], run: Path, clinic: Path, tmp_path: Path
+) -> None:
+    dataset = Dataset.open(clinic)
+    with pytest.raises(InputError, match="choose another --out"):
+        robustness(run, dataset, Corrupting(**FEW, seed=1), made[0])
+    other = Dataset(dataset.folder, dataset.card, dataset.manifest.iloc[::-1].reset_index(drop=True))
+    with pytest.raises(InputError, match="name the data set of the run"):
+        robustness(run, other, Corrupting(**FEW), tmp_path / "out")
+
+
+def test_the_command_says_the_worst_first_and_shows_photos_and_curves(
+    run: Path, clinic: Path, tmp_path: Path, capsys
+) -> None:
+    out = tmp_path / "out"
+    words = ["robustness", str(run), str(clinic), "--out", str(out), "--corruptions", "blur,darker"]
+    assert main([*words, "--severities", "1,3", "--limit", "60", "--n_boot", "100"]) == 0
+    assert capsys.readouterr().out.startswith("worst: ")
+    assert len(json.loads((out / "robustness.json").read_text())["corruptions"]) == 2
+    for name in ("robustness.png", "corruptions.png"):
+        assert (out / name).read_bytes().startswith(b"\x89PNG")
+    assert "severity" in (out / "robustness.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (["--corruptions", "fog"], "not one of blur"),
+        (["--severities", "0,6"], "1, 2, 3, 4, 5"),
+        (["--metrics", "ece"], "better when lower"),
+        (["--photo", "nobody"], "not an image_id"),
+    ],
+)
+def test_a_wrong_turn_is_one_line(
+    change: list[str], expected: str, run: Path, clinic: Path, tmp_path: Path, capsys
+) -> None:
+    assert main(["robustness", str(run), str(clinic), "--out", str(tmp_path / "x"), *change]) == 2
+    assert expected in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_a_model_that_looks_at_no_photo_is_refused(clinic: Path, tmp_path: Path, capsys) -> None:
+    assert main(["probe", str(clinic), "--head", "majority", "--out", str(tmp_path / "m"), "--n_boot", "100"]) == 0
+    assert main(["robustness", str(tmp_path / "m"), str(clinic), "--out", str(tmp_path / "x")]) == 2
+    assert "no single encoder" in capsys.readouterr().err
