@@ -19,7 +19,7 @@ from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate import compare_predictions, ranks, summarise, write_predictions
 from dermlab.evaluate.cases import Cases, cases_from_arrays
-from dermlab.evaluate.compare import bootstrap_p, holm, mcnemar, permutation_test
+from dermlab.evaluate.compare import bootstrap_p, clustered_mcnemar, holm, mcnemar, permutation_test
 from dermlab.evaluate.influence import auroc_influence, delong
 from dermlab.evaluate.intervals import BLOCK
 from dermlab.evaluate.metrics import Evaluation
@@ -70,6 +70,37 @@ def test_delongs_own_example() -> None:
         assert area[name] - area["K-G"] == pytest.approx(difference, abs=5e-5)
         assert np.sqrt(gap.variance()) == pytest.approx(error, abs=5e-5)
         assert delong(area[name] - area["K-G"], gap) == pytest.approx(p, abs=5e-5)
+
+
+# Petryshen & Rudner 1989: 29 psychiatrists, 135 pairs of visits; b, c, n of each, as given in R's clust.bin.pair 0.1.2.
+PSYCHIATRY = """
+0 4 7  1 2 6  1 3 7  1 2 6  0 1 4  3 3 6  3 0 5  3 2 8  1 2 4  0 4 7  0 2 3  1 4 6  0 3 7  0 2 6  0 1 5
+0 3 4  0 1 6  0 2 5  3 0 4  1 0 3  1 0 5  2 2 4  0 1 4  0 2 2  0 2 3  0 0 2  0 0 2  0 1 3  0 1 1
+"""
+# Obuchowski 1998: PET and SPECT of 21 patients' parathyroid glands; found (1) or not, gland by gland.
+GLANDS_PET = "000 110 111 1 110 1111 111 11 11 1 110 11 111 11 00 110 110 110 11 1 11"
+GLANDS_SPECT = "011 111 111 1 111 1111 111 11 10 1 110 11 111 11 11 110 110 111 11 1 11"
+
+
+def test_mcnemar_of_clustered_answers_gives_the_published_values() -> None:
+    """Durkalski et al. 2003 give 7.542 for the psychiatrists, and 2.32 (McNemar 4.5) for the glands."""
+    b, c, n = np.array(PSYCHIATRY.split(), float).reshape(-1, 3).T
+    assert clustered_mcnemar(b - c, n, method="durkalski")[0] == pytest.approx(7.542, abs=5e-4)
+    pairs = list(zip(GLANDS_PET.split(), GLANDS_SPECT.split(), strict=True))
+    gap = np.array([sum(map(int, pet)) - sum(map(int, spect)) for pet, spect in pairs], float)
+    sizes = np.array([len(pet) for pet, _ in pairs])
+    assert clustered_mcnemar(gap, sizes, method="durkalski")[0] == pytest.approx(2.32, abs=5e-3)
+    with pytest.raises(InputError, match="Durkalski"):
+        clustered_mcnemar(gap, method="durkalski")
+
+
+def test_mcnemar_of_single_answers_is_the_uncorrected_one() -> None:
+    gap = np.array([1.0] * 9 + [-1.0] * 3 + [0.0] * 88)
+    statistic, p = clustered_mcnemar(gap)
+    theirs = their_mcnemar([[50, 9], [3, 38]], exact=False, correction=False)
+    assert statistic == pytest.approx(theirs.statistic * 99 / 100)
+    assert p == pytest.approx(scipy.stats.chi2.sf(statistic, 1))
+    assert clustered_mcnemar(np.zeros(5)) == (0.0, 1.0)
 
 
 def test_the_clustered_variance_is_that_of_the_bootstrap() -> None:
@@ -372,3 +403,54 @@ def test_seeds_are_averaged_and_not_counted_as_more_patients(table: Callable[...
     assert "permutation" in same["test"]
     uneven = compare_predictions({"good": good, "base": single}, metrics=["top1"], n_boot=200, n_permutations=199)[0]
     assert "bootstrap" in uneven["test"]
+
+
+def test_the_design_effect_says_what_clusters_cost(table: Callable[..., Any], tmp_path: Any) -> None:
+    """Every photo three times over in its patient: three times the variance that independent photos would have."""
+    plain = [by_hand(tmp_path, name, right) for name, right in (("a", "1101111011110110"), ("b", "0110101001101011"))]
+    entry = compare_predictions({"a": plain[0], "b": plain[1]}, n_boot=200, n_permutations=99)[0]
+    assert entry["design_effect"] == 1.0
+    assert "mcnemar_clustered" not in entry
+    copied = []
+    for one in plain:
+        frame = pd.concat([one.frame.assign(image_id=one.frame["image_id"] + f"-{copy}") for copy in range(3)])
+        frame = frame.assign(unit=frame["image_id"], group=frame["image_id"].str.partition("-")[0])
+        copied.append(one.with_frame(frame.reset_index(drop=True)))
+    entries = compare_predictions({"a": copied[0], "b": copied[1]}, n_boot=200, n_permutations=99)
+    for entry in entries:
+        # The corrections differ a little: n / (n - 1) with 16 patients or 48 photos, for AUROC those of one class.
+        n = 8 if entry["metric"] == "auroc" else 16
+        expected = 3 * (n / (n - 1)) / (3 * n / (3 * n - 1))
+        assert entry["design_effect"] == pytest.approx(expected, rel=1e-6), entry["metric"]
+        assert entry["units_needed"] == 3 * entry["groups_needed"] if entry["groups_needed"] else True
+    gap = np.array([int(a) - int(b) for a, b in zip("1101111011110110", "0110101001101011", strict=True)]) * 3.0
+    assert entries[0]["mcnemar_clustered"]["statistic"] == pytest.approx(clustered_mcnemar(gap)[0])
+    others = compare_predictions(models(table), metrics=["ece", "sens@spec=0.9:MEL"], n_boot=200, n_permutations=99)
+    assert others[0]["design_effect"] is None
+    assert others[3]["test"] == "paired bootstrap, by patient_id"
+    decided = compare_predictions(models(table), metrics=["ppv@prev=0.01:MEL"], n_boot=200, n_permutations=99)[0]
+    assert decided["test"].startswith("paired permutation")
+    assert decided["design_effect"] > 0.5
+
+
+def test_photos_twice_over_leave_every_comparison_as_it_is(table: Callable[..., Any]) -> None:
+    """Each photo a second time in its patient is no new evidence: the same values, intervals and p, to rounding."""
+    tables = {"good": table(0, name="good", skill=2.0), "fair": table(0, name="fair")}
+    twice = {
+        name: one.with_frame(
+            pd.concat(
+                [one.frame, one.frame.assign(image_id=one.frame["image_id"] + "b", unit=one.frame["unit"] + "b")],
+                ignore_index=True,
+            )
+        )
+        for name, one in tables.items()
+    }
+    metrics = ["top1", "macro_f1", "auroc", "log_loss", "sens@spec=0.9:MEL"]
+    once, again = (
+        compare_predictions(one, metrics=metrics, n_boot=200, n_permutations=199, margin=0.05)
+        for one in (tables, twice)
+    )
+    for one, other in zip(once, again, strict=True):
+        for key in ("difference", "low", "high", "p", "p_equivalence", "groups_needed"):
+            assert one[key] == pytest.approx(other[key], abs=1e-9), (one["metric"], key)
+        assert other["n"] == 2 * one["n"]

@@ -153,7 +153,28 @@ def test_hard_labels_have_accuracy_and_no_auroc() -> None:
         score(truth, said, "auroc")
 
 
-@pytest.mark.parametrize("name", ["accuracy", "top0", "recall", "auroc:XYZ", "kappa:ACK", "ece:ACK"])
+WRONG = [
+    "accuracy",
+    "top0",
+    "recall",
+    "auroc:XYZ",
+    "kappa:ACK",
+    "ece:ACK",
+    "specificity",
+    "sens@spec=0.9",
+    "sens@spec:1",
+]
+WRONG += [
+    "sens@spec=1.2:1",
+    "sens@foo=0.5:1",
+    "ppv@thr=0.5:1",
+    "auroc@thr=0.5:1",
+    "sens@spec=0.9@spec=0.8:1",
+    "sens@=:1",
+]
+
+
+@pytest.mark.parametrize("name", WRONG)
 def test_an_unknown_metric_is_one_line(name: str) -> None:
     label, probabilities, _ = simulated(0)
     with pytest.raises(InputError, match="metric"):
@@ -233,3 +254,174 @@ def test_weights_equal_repeated_rows(seed: int) -> None:
     }
     for name, value in expected.items():
         assert found[name][0] == pytest.approx(value), name
+
+
+POINTS = ("sens@spec=0.9:1", "spec@sens=0.8:1", "sens@thr=0.3:1", "spec@thr=0.3:1", "ppv@prev=0.02:1")
+POINTS += (
+    "npv@prev=0.02@thr=0.2:1",
+    "net_benefit@thr=0.1:1",
+    "net_benefit@thr=0.1@prev=0.05:1",
+    "npv:1",
+    "specificity:1",
+)
+
+
+def at_points(y: np.ndarray, p: np.ndarray, hard: np.ndarray) -> dict[str, float]:
+    """The operating points of class 1, from scikit-learn's ROC curve and confusion matrices."""
+    truth, score_of = (y == 1).astype(int), p[:, 1]
+    fpr, tpr, _ = sk.roc_curve(truth, score_of, drop_intermediate=False)
+
+    def cells(called: np.ndarray) -> tuple[float, ...]:
+        tn, fp, fn, tp = sk.confusion_matrix(truth, called, labels=[0, 1]).ravel().tolist()
+        return tp / (tp + fn), tn / (tn + fp), tp / len(y), fp / len(y)
+
+    sens, spec, _, _ = cells(hard == 1)
+    result = {
+        "sens@spec=0.9:1": tpr[1 - fpr >= 0.9 - 1e-9].max(),
+        "spec@sens=0.8:1": (1 - fpr[tpr >= 0.8 - 1e-9]).max(),
+        "sens@thr=0.3:1": cells(score_of >= 0.3)[0],
+        "spec@thr=0.3:1": cells(score_of >= 0.3)[1],
+        "specificity:1": spec,
+    }
+    if sens or spec < 1:
+        result["ppv@prev=0.02:1"] = sens * 0.02 / (sens * 0.02 + (1 - spec) * 0.98)
+        result["npv:1"] = sk.precision_score(1 - truth, hard != 1, zero_division=np.nan)
+    at, right = cells(score_of >= 0.2)[:2]
+    if right or at < 1:
+        result["npv@prev=0.02@thr=0.2:1"] = right * 0.98 / (right * 0.98 + (1 - at) * 0.02)
+    found = cells(score_of >= 0.1)
+    result["net_benefit@thr=0.1:1"] = found[2] - found[3] / 9
+    result["net_benefit@thr=0.1@prev=0.05:1"] = found[0] * 0.05 - (1 - found[1]) * 0.95 / 9
+    return result
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 100_000), st.integers(2, 60), st.integers(2, 4), st.booleans())
+def test_operating_points_and_their_replicates_are_scikit_learns(seed: int, n: int, n_classes: int, tied: bool) -> None:
+    """Values, and a replicate by group counts against the rows repeated; ties and rare classes included."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, n_classes, n)
+    probabilities = random.dirichlet(np.ones(n_classes), n)
+    if tied:
+        probabilities = random.multinomial(8, np.ones(n_classes) / n_classes, n) / 8
+    group = random.integers(0, max(1, n // 3), n)
+    cases = cases_from_arrays(label, probabilities, group, classes=range(n_classes))
+    counts = random.integers(0, 3, cases.n_groups)
+    rows = np.repeat(np.arange(n), counts[cases.group])
+    evaluation = Evaluation([cases], POINTS)
+    for values, kept in ((evaluation.value(), np.arange(n)), (evaluation.at(counts[:, None] * 1.0), rows)):
+        if len(np.unique(label[kept] == 1)) < 2:
+            continue
+        for name, value in at_points(label[kept], probabilities[kept], cases.predicted[kept]).items():
+            assert float(np.squeeze(values[name])) == pytest.approx(value, abs=1e-9, nan_ok=True), name
+
+
+def test_operating_points_agree_with_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    import torchmetrics.functional.classification as theirs
+
+    label, probabilities, _ = simulated(0)
+    score_of, truth = torch.tensor(probabilities[:, 3]), torch.tensor((label == 3).astype(int))
+    for least in (0.5, 0.8, 0.95):
+        expected = theirs.binary_sensitivity_at_specificity(score_of, truth, least)[0]
+        assert score(label, probabilities, f"sens@spec={least}:3") == pytest.approx(float(expected), abs=1e-6)
+        expected = theirs.binary_specificity_at_sensitivity(score_of, truth, least)[0]
+        assert score(label, probabilities, f"spec@sens={least}:3") == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_net_benefit_by_hand_and_its_reference_lines() -> None:
+    """Vickers & Elkin 2006: 10 patients, 4 ill; at 20 % 3 of the ill and 2 of the well are treated: .3 - .2 / 4."""
+    label = np.array([1] * 4 + [0] * 6)
+    risk = np.array([0.9, 0.5, 0.2, 0.1, 0.6, 0.3, 0.1, 0.1, 0.05, 0.0])
+    assert score(label, risk, "net_benefit@thr=0.2") == pytest.approx(0.3 - 0.2 * 0.25)
+    everyone, nobody = np.ones(10), np.zeros(10)
+    assert score(label, everyone, "net_benefit@thr=0.2") == pytest.approx(0.4 - 0.6 * 0.25)
+    assert score(label, nobody, "net_benefit@thr=0.2") == 0
+    assert score(label, everyone, "net_benefit@thr=0.2@prev=0.1") == pytest.approx(0.1 - 0.9 * 0.25)
+
+
+def test_operating_points_at_their_edges() -> None:
+    label, scores = np.array([0, 0, 1, 1]), np.array([0.9, 0.4, 0.8, 0.3])
+    assert score(label, scores, "sens@spec=0.9") == 0  # a negative lies above all positives: nobody can be called
+    assert score(label, scores, "spec@sens=0.9") == 0
+    assert np.isnan(score(label, np.full(4, 0.1), "ppv@prev=0.1"))  # the class is never called
+    alone = np.ones(3, int)
+    for name in ("sens@spec=0.9", "spec@sens=0.9", "ppv@prev=0.1", "spec@thr=0.5"):
+        assert np.isnan(score(alone, scores[:3], name, classes=[0, 1])), name
+    assert score(alone, scores[:3], "net_benefit@thr=0.5", classes=[0, 1]) == pytest.approx(2 / 3)
+    for name in ("sens@spec=0.9:2", "net_benefit@thr=0.5@prev=0.1:2", "npv@prev=0.1:2"):  # a class nobody has
+        assert np.isnan(score([0, 1], [[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]], name, classes=[0, 1, 2])), name
+    with pytest.raises(InputError, match="row 1 is not finite"):
+        score([0, 1], [0.5, np.nan], "sens@spec=0.9")
+    assert score(["a", "b", "b"], ["a", "b", "a"], "ppv@prev=0.5:b") == 1  # hard labels decide without a threshold
+    with pytest.raises(InputError, match="hard labels"):
+        score(["a", "b", "b"], ["a", "b", "a"], "sens@thr=0.5:b")
+
+
+def test_operating_points_of_a_label_among_several() -> None:
+    truth = np.array([[1.0, 0], [0, 1], [1, np.nan], [0, 0]])
+    probabilities = np.array([[0.9, 0.2], [0.4, 0.3], [0.3, 0.9], [0.1, 0.6]])
+    assert score(truth, probabilities, "sens@spec=0.9:0") == pytest.approx(0.5)
+    assert score(truth, probabilities, "spec@thr=0.5:1") == pytest.approx(0.5)  # the unknown row counts on no side
+    assert score(truth, probabilities, "specificity:1") == pytest.approx(0.5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 100_000), st.integers(2, 40), st.integers(2, 5), st.sampled_from([1, 2, 8]))
+def test_awkward_predictions_score_as_in_scikit_learn(seed: int, n: int, n_classes: int, levels: int) -> None:
+    """Probabilities of 0 and 1, many ties, absent classes, classes never predicted."""
+    random = np.random.default_rng(seed)
+    label = random.integers(0, n_classes, n) if seed % 3 else np.full(n, seed % n_classes)
+    probabilities = random.multinomial(levels, np.ones(n_classes) / n_classes, n) / levels
+    hard = probabilities.argmax(axis=1)
+    classes = range(n_classes)
+    names = ["top1", "balanced_accuracy", "macro_f1", "weighted_f1", "kappa", "log_loss", "brier"]
+    names += [f"{name}:{code}" for name in ("auroc", "auprc", "recall", "f1") for code in classes]
+    values = Evaluation([cases_from_arrays(label, probabilities, classes=classes)], names).value()
+    recall = [sk.recall_score(label == code, hard == code) for code in np.unique(label)]
+    expected = {
+        "top1": sk.accuracy_score(label, hard),
+        "balanced_accuracy": np.mean(recall),
+        "macro_f1": sk.f1_score(label, hard, average="macro"),
+        "weighted_f1": sk.f1_score(label, hard, average="weighted"),
+        "log_loss": sk.log_loss(label, probabilities, labels=classes),
+        "brier": sk.brier_score_loss(label, probabilities, labels=classes),
+    }
+    if len(np.unique(np.concatenate([label, hard]))) > 1:
+        expected["kappa"] = sk.cohen_kappa_score(label, hard)
+    for code in classes:
+        truth = label == code
+        if 0 < truth.sum() < n:
+            expected[f"auroc:{code}"] = sk.roc_auc_score(truth, probabilities[:, code])
+            expected[f"auprc:{code}"] = sk.average_precision_score(truth, probabilities[:, code])
+        else:
+            assert np.isnan(values[f"auroc:{code}"])
+        assert np.isnan(values[f"recall:{code}"]) == (not truth.any())
+        if truth.any() or (hard == code).any():
+            expected[f"f1:{code}"] = sk.f1_score(truth, hard == code)
+    for name, value in expected.items():
+        assert values[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_calibration_error_of_equal_mass_is_that_of_scikit_learns_quantile_bins() -> None:
+    from sklearn.calibration import calibration_curve
+
+    label, probabilities, _ = simulated(4, n=300)
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == label
+    shares, means = calibration_curve(right, confidence, n_bins=15, strategy="quantile")  # 20 cases a bin
+    assert score(label, probabilities, "ece_equal_mass") == pytest.approx(np.abs(shares - means).mean())
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000))
+def test_more_photos_of_everybody_change_neither_values_nor_replicates(seed: int) -> None:
+    """Each row three times in its own group: every metric, and every bootstrap replicate by group, stays."""
+    label, probabilities, group = simulated(seed, n=60, n_groups=25)
+    names = [*POINTS, "top1", "top2", "macro_f1", "kappa", "auroc", "auprc", "brier", "log_loss", "ece"]
+    counts = np.random.default_rng(seed).integers(0, 3, (len(np.unique(group)), 4)).astype(float)
+    found = [
+        Evaluation([cases_from_arrays(label[rows], probabilities[rows], group[rows])], names).at(counts)
+        for rows in (np.arange(60), np.repeat(np.arange(60), 3))
+    ]
+    for name in names:
+        np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-9, err_msg=name)
