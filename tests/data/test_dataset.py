@@ -310,3 +310,12 @@ def test_opening_50_000_rows_takes_seconds_not_minutes(tmp_path):
     dataset = Dataset.open(tmp_path / "big")
     dataset.groups(), dataset.labels(), dataset.paths, dataset.fingerprint
     assert time.process_time() - start < 10
+
+
+def test_a_link_is_known_by_every_name_that_some_file_system_finds_it_by(tmp_path):
+    from dermlab.data.manifest import _linked_rows
+
+    (tmp_path / "Nävus.jpg").symlink_to("/etc/passwd")
+    (tmp_path / "plain.jpg").touch()
+    names = {"nävus.JPG": [0], "na\u0308vus.jpg": [1, 3], "Nävus.jpg": [2], "plain.jpg": [4]}
+    assert sorted(_linked_rows(tmp_path, "", names)) == [0, 1, 2, 3]

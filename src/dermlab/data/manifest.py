@@ -7,6 +7,7 @@ header, row 2 the first record.
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -296,10 +297,10 @@ def _validate_paths(values: pd.Series, image_ids: pd.Series, folder: Path) -> No
     climbs = values.str.contains(r"^/|^[A-Za-z]:|(?:^|/)\.\.(?:/|$)|\x00").fillna(False).astype(bool)
     texts = values.tolist()
     rows = np.flatnonzero(local & climbs).tolist()
-    by_folder: dict[str, dict[str, int]] = {}
+    by_folder: dict[str, dict[str, list[int]]] = {}
     for row in np.flatnonzero(local & ~climbs).tolist():
         parent, _, name = texts[row].rpartition("/")
-        by_folder.setdefault(parent, {})[name] = row
+        by_folder.setdefault(parent, {}).setdefault(name, []).append(row)
     for parent, names in by_folder.items():
         rows.extend(_linked_rows(folder, parent, names))
     for row in sorted(rows):
@@ -309,16 +310,25 @@ def _validate_paths(values: pd.Series, image_ids: pd.Series, folder: Path) -> No
             raise InputError.at(file, str(error), row=row + 2, column=str(values.name)) from None
 
 
-def _linked_rows(folder: Path, parent: str, names: dict[str, int]) -> list[int]:
+def _linked_rows(folder: Path, parent: str, names: dict[str, list[int]]) -> list[int]:
     """Return the rows whose file may lie elsewhere than its path says: links, and all below a linked subfolder."""
     path = folder / parent
     if path.resolve() != folder.resolve() / parent:
-        return list(names.values())
+        return [row for rows in names.values() for row in rows]
     try:
         with os.scandir(path) as entries:
-            return [names[entry.name] for entry in entries if entry.name in names and entry.is_symlink()]
+            links = [entry.name for entry in entries if entry.is_symlink()]
     except OSError:
         return []  # a missing folder is no leak; the audit lists missing files
+    # A file system that ignores case, or how an accent is spelt, finds a link by a name that is not quite its own.
+    rows_of: dict[str, list[int]] = {}
+    for name, rows in names.items() if links else ():
+        rows_of.setdefault(_folded(name), []).extend(rows)
+    return [row for link in links for row in rows_of.get(_folded(link), [])]
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def is_url(paths: pd.Series) -> pd.Series:
