@@ -185,3 +185,12 @@ def test_a_download_that_breaks_off_is_not_kept(server, tmp_path, monkeypatch):
     with pytest.raises(MissingWeightsError, match="broke off after 1,000 of 7,000 bytes"):
         weights.fetch_url(f"{address}/nameless.pth", tmp_path / "nameless.pth")
     assert not (tmp_path / "nameless.pth").exists()
+
+
+@pytest.mark.parametrize("start", [b"\xff" * 8, b"\x02" + b"\0" * 7 + b"[]"])
+def test_a_header_that_is_none_has_no_metadata(tmp_path, start):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(start + b"{}" * 20)
+    assert weights.read_metadata(path) == {}
+    with pytest.raises(InputError, match="truncated or not a safetensors file"):
+        weights.read_state(path)

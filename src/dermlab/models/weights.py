@@ -121,7 +121,14 @@ def read_metadata(path: Path) -> dict[str, str]:
         with open(path, "rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
         return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
-    except (OSError, ValueError, struct.error, MemoryError):
+    except (
+        OSError,
+        ValueError,
+        AttributeError,
+        struct.error,
+        MemoryError,
+        OverflowError,
+    ):  # load_file says what is wrong
         return {}
 
 
