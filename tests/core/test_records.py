@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ def fill(folder: Path, numbers: range, **options: int) -> None:
             store.append(key(i), value(i))
 
 
-def assert_holds(store: RecordStore, numbers: range) -> None:
+def assert_holds(store: RecordStore, numbers: Iterable[int]) -> None:
     rows = store.rows([key(i) for i in numbers])
     assert (rows >= 0).all()
     np.testing.assert_array_equal(store.gather(rows), np.stack([value(i) for i in numbers]))
@@ -225,6 +226,23 @@ def test_failures_are_remembered_until_the_record_is_made(tmp_path):
         store.compact()
         assert store.failures() == {key(2): "a bomb"}
     assert RecordStore(tmp_path).failures() == {key(2): "a bomb"}
+
+
+def test_compacting_goes_on_where_another_process_has_taken_a_shard_away(tmp_path, monkeypatch):
+    for start in (0, 5, 10):
+        fill(tmp_path, range(start, start + 5))
+    store = RecordStore(tmp_path)
+    taken = sorted(shard.path for shard in shard_files(tmp_path))[1]
+    is_dirty = store._is_dirty
+
+    def take_away(number: int) -> bool:  # between the choice of shards and their copying
+        taken.unlink(missing_ok=True)
+        return is_dirty(number)
+
+    monkeypatch.setattr(store, "_is_dirty", take_away)
+    store.compact()
+    assert len(shard_files(tmp_path)) == 1
+    assert_holds(RecordStore(tmp_path), [*range(5), *range(10, 15)])
 
 
 def test_another_process_that_sealed_is_seen_after_refresh(tmp_path):

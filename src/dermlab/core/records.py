@@ -697,7 +697,10 @@ class RecordStore:
                 shard = self._shards[number]
                 if shard is None:
                     continue
-                last_used = max(last_used, shard.path.stat().st_mtime)
+                try:
+                    last_used = max(last_used, shard.path.stat().st_mtime)
+                except FileNotFoundError:  # pruned or compacted by another process since it was chosen
+                    continue
                 copies.failures.update(shard.failures)
                 rows = self._find(shard.digests)
                 for i, row in enumerate(rows.tolist()):
