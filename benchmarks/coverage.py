@@ -16,7 +16,9 @@ import time
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
+from dermlab.evaluate import Predictions, compare_predictions, compare_recipes
 from dermlab.evaluate.cases import Cases
 from dermlab.evaluate.compare import bootstrap_p, clustered_mcnemar, mcnemar, permutation_test
 from dermlab.evaluate.influence import auroc_influence, delong, delong_interval
@@ -116,12 +118,47 @@ def type_one(n_simulations: int, n_patients: int, n_boot: int) -> dict[str, floa
     return {name: float(np.mean(values)) for name, values in rejected.items()}
 
 
+def recipes(n_simulations: int, n_patients: int, n_boot: int, n_seeds: int = 3) -> dict[str, float]:
+    """Return the share of p < .05 when two recipes are equally good and each run has its luck.
+
+    A recipe has patients it finds hard, whatever the seed; a run has errors of its own and is luckier or less so.
+    """
+    rejected: dict[str, list[bool]] = {}
+    for simulation in range(n_simulations):
+        random = np.random.default_rng([4, simulation])
+        label, scores, patient = clinic(random, n_patients, 2)
+        tables: list[list[Predictions]] = []
+        for recipe in scores:
+            tables.append([])
+            for seed in range(n_seeds):
+                run = np.log(recipe) + 0.7 * random.normal(size=recipe.shape)
+                run[np.arange(len(label)), label] += 0.3 * random.normal()
+                powers = np.exp(run)
+                frame = pd.DataFrame(
+                    powers / powers.sum(axis=1, keepdims=True), columns=[f"p:{one}" for one in CLASSES]
+                )
+                frame["image_id"] = frame["unit"] = [f"i{row}" for row in range(len(label))]
+                frame["group"], frame["label"] = patient.astype(str), np.array(CLASSES)[label]
+                frame["split"], frame["fold"], frame["repeat"], frame["seed"] = "test", 0, 0, seed
+                tables[-1].append(Predictions(frame, CLASSES, {"group_by": "patient_id"}))
+        found = compare_recipes(dict(zip("ab", tables, strict=True)), metrics=METRICS, n_boot=n_boot, seed=simulation)
+        for entry in found["comparisons"]:
+            rejected.setdefault(f"{n_seeds} seeds a side, {entry['metric']}", []).append(entry["p"] < 0.05)
+        single = compare_predictions(
+            {"a": tables[0][0], "b": tables[1][0]}, metrics=METRICS, n_boot=100, n_permutations=499, seed=simulation
+        )
+        for entry in single:
+            rejected.setdefault(f"one seed a side, {entry['metric']}", []).append(entry["p"] < 0.05)
+    return {name: float(np.mean(values)) for name, values in rejected.items()}
+
+
 def main() -> None:
-    """Run both simulations and print them as JSON."""
+    """Run the simulations and print them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--simulations", type=int, default=2000)
     parser.add_argument("--patients", type=int, default=100)
     parser.add_argument("--n_boot", type=int, default=1000)
+    parser.add_argument("--recipes", type=int, default=300, help="simulations of recipes over training seeds")
     options = parser.parse_args()
     start = time.perf_counter()
     result = {
@@ -130,6 +167,7 @@ def main() -> None:
         "n_boot": options.n_boot,
         "coverage of 95 % intervals": coverage(options.simulations, options.patients, options.n_boot),
         "share of p < .05 under the null": type_one(options.simulations, options.patients, options.n_boot),
+        "share of p < .05 between equal recipes": recipes(options.recipes, options.patients, options.n_boot),
     }
     result["seconds"] = round(time.perf_counter() - start, 1)
     print(json.dumps(result, indent=2))

@@ -99,9 +99,8 @@ def compare_predictions(
                 "verdict": better if significant else NEITHER,
             }
             if margin is not None:
-                entry |= _within_margin(
-                    a.draws[name] - b.draws[name], entry, margin, metric(name).higher_is_better, level
-                )
+                direction = 1 if metric(name).higher_is_better else -1
+                entry |= _within_margin(direction * (a.draws[name] - b.draws[name]), entry, margin, direction, level)
             entry |= _further(a, b, name, level)
             result.append(entry)
     return result
@@ -225,13 +224,18 @@ def bootstrap_p(draws: np.ndarray, n_groups: int) -> float:
         draws: (n_boot,) differences.
         n_groups: number of groups drawn from; few widen the interval (:func:`~.intervals.expanded`) and raise p.
     """
+    return 2 * min(_one_sided(draws, n_groups), _one_sided(-draws, n_groups), 0.5)
+
+
+def _one_sided(draws: np.ndarray, n_groups: int) -> float:
+    """Return the p of a bootstrap distribution against "not above 0", NaN where there is nothing to go by."""
     from scipy.special import ndtri, stdtr
 
     known = draws[~np.isnan(draws)]
     if not len(known) or n_groups < 2:
         return np.nan
-    tail = (1 + min((known <= 0).sum(), (known >= 0).sum())) / (len(known) + 1)
-    return float(2 * stdtr(n_groups - 1, ndtri(min(tail, 0.5)) * np.sqrt((n_groups - 1) / n_groups)))
+    tail = (1 + (known <= 0).sum()) / (len(known) + 1)
+    return float(stdtr(n_groups - 1, ndtri(tail) * np.sqrt((n_groups - 1) / n_groups)))
 
 
 def _tests(
@@ -317,22 +321,22 @@ def _entry(a: _Model, b: _Model, name: str, group_by: str, method: Method, level
 
 
 def _within_margin(
-    draws: np.ndarray, entry: Mapping[str, Any], margin: float, higher_is_better: bool, level: float
+    draws: np.ndarray, entry: Mapping[str, Any], margin: float, direction: int, level: float
 ) -> dict[str, Any]:
     """Return non-inferiority (the interval stays above -margin) and equivalence.
 
-    Equivalence is two one-sided tests (TOST, Schuirmann 1987) on the bootstrap distribution.
+    Equivalence is two one-sided tests (TOST, Schuirmann 1987) on the bootstrap distribution of the difference, which is
+    turned so that higher is better.
     """
-    known = draws[~np.isnan(draws)] * (1 if higher_is_better else -1)
-    ends = [entry["low"], entry["high"]] if higher_is_better else [entry["high"], entry["low"]]
-    worst, best = (np.nan if end is None else end * (1 if higher_is_better else -1) for end in ends)
-    p = (1 + max((known <= -margin).sum(), (known >= margin).sum())) / (len(known) + 1)
+    ends = [entry["low"], entry["high"]][::direction]
+    worst, best = (np.nan if end is None else direction * end for end in ends)
+    p = max(_one_sided(draws + margin, entry["n_groups"]), _one_sided(margin - draws, entry["n_groups"]))
     return {
         "margin": margin,
         "a_not_worse": bool(worst > -margin),
         "b_not_worse": bool(best < margin),
         "equivalent": bool(p < 1 - level),
-        "p_equivalence": float(p),
+        "p_equivalence": number(p),
     }
 
 
