@@ -115,6 +115,45 @@ def test_photos_shared_by_two_data_sets_are_contamination(clinic: Path, tmp_path
     assert set(finding.table["other"]) == set(part["image_id"])
 
 
+def shared_with(clinic: Path, folder: Path, rows: np.ndarray) -> Dataset:
+    """Write a data set of some of the clinic's photos, without labels."""
+    whole = Dataset.open(clinic)
+    manifest = pd.DataFrame({"image_id": [f"other-{row}" for row in rows], "path": [f"{row}.jpg" for row in rows]})
+    folder.mkdir()
+    for row in rows.tolist():
+        (folder / f"{row}.jpg").write_bytes(whole.paths[row].read_bytes())
+    return Dataset.write(folder, manifest, Card(name="unlabelled"))
+
+
+@pytest.mark.parametrize(("part", "severity"), [("test", "error"), ("train", "warning")])
+def test_a_pretraining_set_stops_a_run_where_it_holds_test_photos(
+    clinic: Path, tmp_path: Path, part: str, severity: str
+) -> None:
+    whole = Dataset.open(clinic)
+    rows = np.flatnonzero(whole.read_split("main")["split"] == part)[:6]
+    other = shared_with(clinic, tmp_path / "pretraining", rows)
+    (finding,) = of(audit([other, whole], split="main", pretraining=[other.folder]), "contamination")
+    assert finding.severity == severity
+    assert f"6 photos of {whole.card.name} are in the pretraining photos unlabelled" in finding.message
+    assert bool(finding.evidence["in_test"]) == (part == "test")
+
+
+def test_a_close_look_adds_warnings_and_never_an_error(clinic: Path) -> None:
+    pytest.importorskip("cleanlab")
+    pytest.importorskip("skimage")
+    dataset = Dataset.open(clinic)
+    quick = {(finding.code, finding.severity) for finding in audit(dataset)}
+    close = {(finding.code, finding.severity) for finding in audit(dataset, closely=True)}
+    assert quick <= close
+    assert {severity for _, severity in close - quick} <= {"warning", "info"}
+    assert "label-errors" in {code for code, _ in close}
+
+
+def test_an_encoder_is_a_second_net(findings: list[Finding], trapped: Path) -> None:
+    found = audit(Dataset.open(trapped), encoder="histogram")
+    assert {f.code for f in found if f.severity == "error"} == {f.code for f in findings if f.severity == "error"}
+
+
 def make(folder: Path, card: Card, **columns: object) -> Dataset:
     """Write a data set of 40 photos of noise."""
     from PIL import Image

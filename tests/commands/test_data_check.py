@@ -65,7 +65,17 @@ def test_out_holds_every_case_in_tables(leaky: Path, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "group-overlap.csv")
     (overlap,) = [finding for finding in result.findings if finding.code == "group-overlap"]
     assert table["id"].nunique() == overlap.evidence["n"]
-    assert "group-overlap" in [finding["code"] for finding in json.loads((tmp_path / "findings.json").read_text())]
+    entries = {entry["code"]: entry for entry in json.loads((tmp_path / "findings.json").read_text())}
+    assert entries["group-overlap"]["table"] == "group-overlap.csv"
+    assert entries["group-overlap"]["folders"] == [str(leaky)]
+    assert (tmp_path / "check.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_pretraining_folder_is_one_of_those_checked(
+    clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "check", str(clinic), "--pretraining", str(tmp_path)]) == 2
+    assert "not among the folders" in capsys.readouterr().err
 
 
 def test_two_folders_with_the_same_photos_contaminate_each_other(

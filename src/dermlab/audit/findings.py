@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dermlab.core.errors import InputError
+from dermlab.core.errors import InputError, MissingExtraError
 from dermlab.core.files import json_ready
 
 if TYPE_CHECKING:
@@ -84,6 +84,11 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
 def examples(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the first :data:`EXAMPLES` rows of a table as JSON-ready records."""
     return [json_ready(record) for record in table.head(EXAMPLES).to_dict(orient="records")]
+
+
+def not_looked_for(name: str, error: MissingExtraError) -> Finding:
+    """Return the finding that a check was left out because the package it needs is not installed."""
+    return Finding("not-looked-for", "info", f"{name}: a check was left out.", {}, str(error))
 
 
 def check_waivers(waive: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse.csgraph import connected_components
 
-from dermlab.audit.findings import Finding, examples
+from dermlab.audit.findings import Finding, examples, not_looked_for
 from dermlab.core.errors import MissingExtraError
 from dermlab.core.progress import progress
 from dermlab.core.words import plural
@@ -181,13 +181,18 @@ def identifying_findings(name: str, image_ids: np.ndarray, paths: Sequence[Path]
         image_ids: (N,).
         paths: of the photos, N.
     """
+    try:
+        _cascade()
+        missing = []
+    except MissingExtraError as error:
+        missing = [not_looked_for(name, error)]
 
     def look(path: Path) -> tuple[int, Boxes, Boxes] | None:
         try:
             photo = decode_file(path)
         except DecodeError:
             return None
-        return *find_text(photo), find_faces(photo)
+        return *find_text(photo), np.zeros((0, 4)) if missing else find_faces(photo)
 
     texts, faces, n = [], [], 0
     with progress("look for text and faces", len(paths)) as advance, ThreadPoolExecutor(available_cores()) as pool:
@@ -204,6 +209,7 @@ def identifying_findings(name: str, image_ids: np.ndarray, paths: Sequence[Path]
     return [
         *_finding("burnt-in-text", name, texts, n, "what may be text", "text in the pixels names patients"),
         *_finding("faces", name, faces, n, "what may be a face", "a face is personal data whatever the consent form"),
+        *missing,
     ]
 
 

@@ -49,6 +49,7 @@ MOST_PAIRS = 4_000
 KIND = "same photo, by encoder"
 
 _MATCH_PX = 320
+_POINTS = 300
 _RATIO = 0.8  # Lowe's test: the best match is that much nearer than the second best
 _TOLERANCE_PX = 3.0
 
@@ -186,67 +187,76 @@ def _thresholds(
     return float(np.quantile(similarity, MISSED)), float(np.quantile(similarity, ALIKE))
 
 
+@dataclass(frozen=True)
+class Points:
+    """Local features of a photo: places, float32 (K, 2) in pixels, and descriptors, uint8 (K, 128)."""
+
+    places: np.ndarray
+    descriptors: np.ndarray
+
+
+def find_points(grey: np.ndarray) -> Points:
+    """Return the local features of a grey uint8 photo (SIFT)."""
+    detector = cv2.SIFT.create(nfeatures=_POINTS, contrastThreshold=0.02)
+    points, descriptors = detector.detectAndCompute(grey, None)
+    if descriptors is None:
+        return Points(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
+    return Points(np.array([point.pt for point in points], np.float32), descriptors.astype(np.uint8))
+
+
+def agreeing_points(one: Points, other: Points) -> int:
+    """Return in how many places two photos agree on one shift, turn and scale (RANSAC)."""
+    if min(len(one.places), len(other.places)) < 2:
+        return 0
+    matcher = cv2.BFMatcher(cv2.NORM_L2)
+    pairs = matcher.knnMatch(one.descriptors.astype(np.float32), other.descriptors.astype(np.float32), k=2)
+    good = [best for best, next_best in pairs if best.distance < _RATIO * next_best.distance]
+    if len(good) < 4:
+        return 0
+    here = one.places[[match.queryIdx for match in good]]
+    there = other.places[[match.trainIdx for match in good]]
+    transform, inside = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=_TOLERANCE_PX)
+    if transform is None or not 1 / 3 <= float(np.hypot(transform[0, 0], transform[1, 0])) <= 3:
+        return 0
+    # One hair may give a dozen points in one place: what counts is how many places agree on both sides.
+    places = np.concatenate([here, there], axis=1)[inside.ravel() > 0] // 8
+    return len(np.unique(places, axis=0))
+
+
 def _matched(pairs: pd.DataFrame, paths: Sequence[Path]) -> list[tuple[int, bool]]:
-    """Return for each pair how many points agree on one transform, and whether one photo is mirrored for it."""
-    kept: dict[int, np.ndarray | None] = {}
+    """Return for each pair in how many places it agrees, and whether one photo is mirrored for it."""
+    ends = list(zip(pairs["a"].tolist(), pairs["b"].tolist(), strict=True))
+    wanted = sorted({*(row for pair in ends for row in pair)})
 
-    def photo(row: int) -> np.ndarray | None:
-        if row not in kept:
-            kept[row] = _grey(paths[row])
-        return kept[row]
-
-    def match(ends: tuple[int, int]) -> tuple[int, bool]:
-        one, other = photo(ends[0]), photo(ends[1])
-        if one is None or other is None:
-            return 0, False
-        straight, mirrored = agreeing_points(one, other), agreeing_points(one, np.ascontiguousarray(other[:, ::-1]))
+    def match(pair: tuple[int, int]) -> tuple[int, bool]:
+        one, (other, mirror) = known[pair[0]][0], known[pair[1]]
+        straight, mirrored = agreeing_points(one, other), agreeing_points(one, mirror)
         return max(straight, mirrored), mirrored > straight
 
     found = []
-    ends = list(zip(pairs["a"].tolist(), pairs["b"].tolist(), strict=True))
-    with progress("match look-alikes", len(ends), "pairs") as advance, ThreadPoolExecutor(available_cores()) as pool:
+    n = len(wanted) + len(ends)
+    with progress("match look-alikes", n, "steps") as advance, ThreadPoolExecutor(available_cores()) as pool:
+        known = {}
+        for row, points in zip(wanted, pool.map(lambda row: _both_ways(paths[row]), wanted), strict=True):
+            known[row] = points
+            advance(1)
         for result in pool.map(match, ends):
             found.append(result)
             advance(1)
     return found
 
 
-def _grey(path: Path) -> np.ndarray | None:
-    """Decode a photo to grey, its longer side at most 320 px; None where it cannot be read."""
+def _both_ways(path: Path) -> tuple[Points, Points]:
+    """Return the points of a photo, its longer side at most 320 px, and of its mirror image; none if unreadable."""
     try:
         photo = decode_file(path)
     except DecodeError:
-        return None
+        photo = np.zeros((8, 8, 3), np.uint8)
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     scale = _MATCH_PX / max(grey.shape)
     if scale < 1:
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return np.asarray(grey)
-
-
-def agreeing_points(one: np.ndarray, other: np.ndarray) -> int:
-    """Return how many distinct points of two grey uint8 photos agree on one shift, turn and scale (RANSAC)."""
-    detector = cv2.SIFT.create(nfeatures=500, contrastThreshold=0.02)
-    points_one, first = detector.detectAndCompute(one, None)
-    points_other, second = detector.detectAndCompute(other, None)
-    if first is None or second is None or min(len(first), len(second)) < 2:
-        return 0
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(first, second, k=2)
-    good = [best for best, next_best in pairs if best.distance < _RATIO * next_best.distance]
-    if len(good) < 4:
-        return 0
-    here = np.array([points_one[match.queryIdx].pt for match in good], dtype=np.float32)
-    there = np.array([points_other[match.trainIdx].pt for match in good], dtype=np.float32)
-    transform, inside = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=_TOLERANCE_PX)
-    if transform is None:
-        return 0
-    scale = float(np.hypot(transform[0, 0], transform[1, 0]))
-    if not 1 / 3 <= scale <= 3:
-        return 0
-    agreeing = inside.ravel() > 0
-    # One hair may give a dozen points in one place: what counts is how many places agree on both sides.
-    places = np.concatenate([here, there], axis=1)[agreeing] // 8
-    return len(np.unique(places, axis=0))
+    return find_points(np.asarray(grey)), find_points(np.ascontiguousarray(grey[:, ::-1]))
 
 
 def look_alike_findings(

@@ -11,13 +11,14 @@ gives.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from dermlab.adapt.linear import LinearHead
 from dermlab.adapt.probe import over_classes
-from dermlab.audit.findings import FOLDER, Finding, examples
+from dermlab.audit.findings import FOLDER, Finding, examples, not_looked_for
 from dermlab.core.errors import MissingExtraError
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
@@ -65,6 +66,19 @@ def out_of_fold(
     return probabilities
 
 
+def confident_learning() -> Any:
+    """Return cleanlab's function.
+
+    Raises:
+        MissingExtraError: cleanlab is not installed.
+    """
+    try:
+        from cleanlab.filter import find_label_issues
+    except ImportError:
+        raise MissingExtraError("looking for wrong labels", "cleanlab", "audit") from None
+    return find_label_issues
+
+
 def suspects(codes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     """Return the rows whose label confident learning would not have given, likeliest first: int64 (K,).
 
@@ -75,11 +89,7 @@ def suspects(codes: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     Raises:
         MissingExtraError: cleanlab is not installed.
     """
-    try:
-        from cleanlab.filter import find_label_issues
-    except ImportError:
-        raise MissingExtraError("looking for wrong labels", "cleanlab", "audit") from None
-    rows = find_label_issues(
+    rows = confident_learning()(
         codes, probabilities, return_indices_ranked_by="normalized_margin", filter_by="both", n_jobs=1
     )
     return np.asarray(rows, dtype=np.int64)
@@ -137,6 +147,10 @@ def label_findings(
         return []
     names = [str(classes[code]) for code in judged]
     codes = np.searchsorted(judged, all_codes[rows])
+    try:
+        confident_learning()
+    except MissingExtraError as error:
+        return [not_looked_for(name, error)]
     values, group = _reduced(features[rows]), groups[rows]
     with progress("look for wrong labels", 2, "fits of five folds") as advance:
         probabilities = out_of_fold(values, codes, group, len(judged), seed=seed)
