@@ -124,7 +124,7 @@ def compare_recipes(
     leader = next(iter(tables.values()))
     edges = np.cumsum([0, *(len(found) for found in runs.values())])
     rows = {name: slice(edges[place], edges[place + 1]) for place, name in enumerate(runs)}
-    described = {
+    described: dict[str, dict[str, Any]] = {
         name: {"name": name, "n_seeds": len(found), "seeds": [seed for seed, _ in found], "metrics": {}}
         for name, found in runs.items()
     }
