@@ -8,9 +8,8 @@ spread):
   processor busy where one draw's few columns leave it waiting for memory. A draw's standardisation is a factor on its
   weights, not another copy of the samples;
 * draws of fewer samples than features live in the span of their samples, so they are rotated into it once;
-* L-BFGS preconditioned by the covariance (the curvature bound of Böhning 1992, "Multinomial logistic regression
-  algorithm", scaled to the probabilities at hand) and warm-started from the stronger penalty takes about a dozen
-  products a penalty.
+* L-BFGS preconditioned by the covariance and warm-started from the stronger penalty takes about a dozen products a
+  penalty. (A single fit, :mod:`dermlab.adapt.logistic`, takes Newton's method, which converges where this one crawls.)
 """
 
 from __future__ import annotations
@@ -22,6 +21,9 @@ from typing import Any
 import numpy as np
 
 MEMORY = 10  # pairs of steps that L-BFGS remembers
+MAX_ITERATIONS = 500
+LEAST_SPREAD = 1e-4
+ROUNDING = 2 * float(np.finfo(np.float32).eps)
 BLOCK = 50  # draws at a time
 POOLED_FROM = 0.25  # share of the pool from which multiplying all of it beats gathering the draw's rows
 
@@ -78,7 +80,9 @@ class DrawPaths:
         self.tolerance = tolerance
         self._eigen: tuple[np.ndarray, np.ndarray] | None = None
 
-    def solve(self, draws: Sequence[np.ndarray], Cs: Sequence[float], max_iterations: int = 500) -> list[DrawFits]:
+    def solve(
+        self, draws: Sequence[np.ndarray], Cs: Sequence[float], max_iterations: int = MAX_ITERATIONS
+    ) -> list[DrawFits]:
         """Return the solutions for each penalty, strongest first.
 
         Args:
@@ -113,16 +117,13 @@ class DrawPaths:
         """Yield coefficients, intercepts, gradient norms and steps for each penalty, on the features as they came."""
         n, n_features = len(draws[0]), self.X.shape[1]
         codes = np.searchsorted(seen, np.stack([self.codes[rows] for rows in draws]))
-        problem: _Problem
+        problem: _InSpan | _InFeatures
         if n <= n_features:
             problem = _InSpan(self.X, draws, codes, len(seen))
         else:
             problem = _InFeatures(self.X, draws, codes, len(seen), self._directions())
         for C in Cs:
-            # Two classes: scikit-learn penalises one vector, the softmax two halves of it, whose squares sum to half.
-            norm, n_steps = _minimise(
-                problem, (2.0 if len(seen) == 2 else 1.0) / (C * n), self.tolerance, max_iterations
-            )
+            norm, n_steps = _minimise(problem, _penalty(C, n, len(seen)), self.tolerance, max_iterations)
             W, b = problem.coefficients()
             W = W / self.scale
             yield W, b - W @ self.mean, norm, n_steps
@@ -136,12 +137,13 @@ class DrawPaths:
 
 
 class _Problem:
-    """Draws of equal size over the same classes: parameters (B, K, P), the last one of P the intercept.
+    """B draws of n samples over the same K classes: parameters (B, K, P), the last of P the intercept.
 
     Attributes:
         theta: the parameters, float32; the next solution starts from them.
-        onehot: float32 (B, K, rows), zero everywhere for rows that a draw has not drawn.
-        drawn: float32 (B, 1, rows), whether a row is drawn, or None where all rows are.
+        onehot: float32 (B, K, rows), one at the class of each row drawn, zero elsewhere.
+        drawn: float32 (B, 1, rows), one where a row is drawn, zero elsewhere; None where all rows are.
+        n: samples in each draw.
     """
 
     theta: np.ndarray
@@ -154,41 +156,41 @@ class _Problem:
         raise NotImplementedError
 
     def backward(self, residual: np.ndarray) -> np.ndarray:
-        """Return the product (B, K, P) of residuals (B, K, rows) with the samples."""
+        """Return the product (B, K, P) of residuals (B, K, rows) with the samples and, in the last place, with 1."""
         raise NotImplementedError
 
     def precondition(self, gradient: np.ndarray, spread: np.ndarray, penalty: float) -> np.ndarray:
-        """Return about the inverse Hessian times ``gradient`` where probabilities vary by ``spread`` (B, K)."""
+        """Return about the inverse Hessian times ``gradient`` where probabilities vary by ``spread`` (B, K).
+
+        The Hessian's block of a class is about the covariance of the samples times ``spread`` (the bound of Böhning
+        1992, "Multinomial logistic regression algorithm", scaled to the probabilities at hand), plus the penalty.
+        """
         raise NotImplementedError
 
-    def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return weights (B, K, D) and intercepts (B, K) on the pool's standardised features."""
-        raise NotImplementedError
-
-    def begin(self, codes: np.ndarray, n_classes: int, n_parameters: int) -> None:
-        """Start from weights of zero and the draw's class shares."""
-        shares = np.stack([(codes == code).mean(axis=1) for code in range(n_classes)], axis=1)
-        prior = np.log(shares)
-        self.theta = np.zeros((len(codes), n_classes, n_parameters), np.float32)
+    def begin(self, n_parameters: int) -> None:
+        """Start from weights of zero and the logarithms of the class shares."""
+        shares = self.onehot.sum(axis=2, dtype=np.float64) / self.n
+        prior = np.log(np.maximum(shares, 1e-300))
+        self.theta = np.zeros((*shares.shape, n_parameters), np.float32)
         self.theta[..., -1] = prior - prior.mean(axis=1, keepdims=True)
 
     def value_and_gradient(self, theta: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return values (B,) float64, gradients (B, K, P) and probabilities' mean spread (B, K)."""
+        """Return values (B,) float64, gradients (B, K, P) and the mean of p (1 - p) of each class (B, K)."""
         logits = self.forward(theta)
         logits -= logits.max(axis=1, keepdims=True)
-        # The true class's logit before it is overwritten: rows not drawn have no true class and add nothing.
-        own = np.einsum("bkn,bkn->bn", logits, self.onehot)
-        np.exp(logits, out=logits)
-        total = logits.sum(axis=1)
-        loss = np.log(total)
-        logits /= total[:, None, :]
+        own = np.einsum("bkn,bkn->b", logits, self.onehot, dtype=np.float64)
+        probabilities = np.exp(logits, out=logits)
+        total = probabilities.sum(axis=1, keepdims=True)
+        probabilities /= total
+        loss = np.log(total[:, 0])
+        residual = probabilities
         if self.drawn is not None:
             loss *= self.drawn[:, 0]
-            logits *= self.drawn
-        value = (loss.sum(axis=1, dtype=np.float64) - own.sum(axis=1, dtype=np.float64)) / self.n
-        spread = (logits.sum(axis=2) - np.einsum("bkn,bkn->bk", logits, logits)) / self.n
-        logits -= self.onehot
-        gradient = self.backward(logits)
+            residual = probabilities * self.drawn
+        spread = (residual.sum(axis=2) - np.einsum("bkn,bkn->bk", residual, probabilities)) / self.n
+        value = (loss.sum(axis=1, dtype=np.float64) - own) / self.n
+        residual -= self.onehot
+        gradient = self.backward(residual)
         gradient /= self.n
         weights = theta[..., :-1]
         value += 0.5 * penalty * np.einsum("bkp,bkp->b", weights, weights, dtype=np.float64)
@@ -200,7 +202,8 @@ class _InSpan(_Problem):
     """Draws of no more samples than features, each rotated into the span of its samples."""
 
     def __init__(self, X: np.ndarray, draws: list[np.ndarray], codes: np.ndarray, n_classes: int) -> None:
-        n = self.n = len(draws[0])
+        n = len(draws[0])
+        self.n = n
         self.rotations: list[np.ndarray] = []
         self.Z = np.zeros((len(draws), n, n + 1), np.float32)
         self.Z[..., -1] = 1
@@ -218,7 +221,7 @@ class _InSpan(_Problem):
         self.variance = (self.Z**2).mean(axis=1)[:, None, :]
         self.onehot = (codes[:, None, :] == np.arange(n_classes)[:, None]).astype(np.float32)
         self.drawn = None
-        self.begin(codes, n_classes, n + 1)
+        self.begin(n + 1)
 
     def forward(self, theta: np.ndarray) -> np.ndarray:
         return theta @ self.Z.transpose(0, 2, 1)
@@ -232,6 +235,7 @@ class _InSpan(_Problem):
         return gradient / curvature
 
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights (B, K, D) and intercepts (B, K) on the pool's standardised features."""
         W = np.stack(
             [theta[:, : len(rotation)] @ rotation for theta, rotation in zip(self.theta, self.rotations, strict=True)]
         )
@@ -249,7 +253,8 @@ class _InFeatures(_Problem):
         n_classes: int,
         directions: tuple[np.ndarray, np.ndarray],
     ) -> None:
-        n = self.n = len(draws[0])
+        n = len(draws[0])
+        self.n = n
         n_draws, n_features = len(draws), X.shape[1]
         self.values, self.vectors = directions
         self.pooled = n >= POOLED_FROM * len(X)
@@ -266,7 +271,7 @@ class _InFeatures(_Problem):
             self.samples = np.stack([X[rows] for rows in draws])
             self.drawn = None
             self.onehot = (codes[:, None, :] == np.arange(n_classes)[:, None]).astype(np.float32)
-        self.begin(codes, n_classes, n_features + 1)
+        self.begin(n_features + 1)
 
     def forward(self, theta: np.ndarray) -> np.ndarray:
         scaled = theta[..., :-1] * self.factor
@@ -299,6 +304,7 @@ class _InFeatures(_Problem):
         return result
 
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return weights (B, K, D) and intercepts (B, K) on the pool's standardised features."""
         return self.theta[..., :-1] * self.factor, self.theta[..., -1].copy()
 
 
@@ -308,14 +314,32 @@ def _factor(samples: np.ndarray) -> np.ndarray:
     return np.where(spread > 1e-6, 1 / np.maximum(spread, 1e-6), 0.0)
 
 
-def _minimise(problem: _Problem, penalty: float, tolerance: float, max_iterations: int) -> tuple[np.ndarray, int]:
-    """Bring every draw's ``theta`` to its minimum by L-BFGS; return the gradients' largest entries and the steps taken.
+def _penalty(C: float, n: int, n_classes: int) -> float:
+    """Return the factor of ``0.5 * ||W||^2`` beside the mean loss that scikit-learn's ``C`` stands for.
 
-    Nocedal & Wright 2006, "Numerical optimization", algorithm 7.4, with the preconditioner as first inverse Hessian.
+    For two classes scikit-learn penalises one vector w, the softmax two vectors of +-w/2, whose squares sum to half.
+    """
+    return (2.0 if n_classes == 2 else 1.0) / (C * n)
+
+
+def _minimise(problem: _Problem, penalty: float, tolerance: float, max_iterations: int) -> tuple[np.ndarray, int]:
+    """Bring every ``theta`` to its minimum by L-BFGS.
+
+    Nocedal & Wright 2006, "Numerical optimization", algorithm 7.4, with the preconditioner as first inverse Hessian and
+    halved steps until the value falls (Armijo).
+
+    Args:
+        problem: solved in place.
+        penalty: factor of half the squared weights.
+        tolerance: largest absolute entry of the gradient that counts as converged.
+        max_iterations: steps allowed.
+
+    Returns:
+        The gradients' largest entries, float64 (B,), and the steps taken by the slowest.
     """
     theta = problem.theta
     value, gradient, spread = problem.value_and_gradient(theta, penalty)
-    spread = np.maximum(spread, 1e-4).astype(np.float32)
+    spread = np.maximum(spread, LEAST_SPREAD).astype(np.float32)
     pairs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     norm = np.abs(gradient).max(axis=(1, 2))
     stuck, failed_before = np.zeros(len(theta), bool), np.zeros(len(theta), bool)
@@ -327,7 +351,7 @@ def _minimise(problem: _Problem, penalty: float, tolerance: float, max_iteration
         while True:
             step = length.astype(np.float32)[:, None, None] * direction
             new_value, new_gradient, _ = problem.value_and_gradient(theta + step, penalty)
-            worse = (new_value > value + 1e-4 * length * slope + 2e-7 * np.abs(value)) & (length > 0)
+            worse = (new_value > value + 1e-4 * length * slope + ROUNDING * np.abs(value)) & (length > 0)
             if not worse.any():
                 break
             length[worse] /= 2
@@ -340,8 +364,10 @@ def _minimise(problem: _Problem, penalty: float, tolerance: float, max_iteration
                 weight[failed] = 0
         change = new_gradient - gradient
         curvature = np.einsum("bkp,bkp->b", step, change, dtype=np.float64)
-        # A pair without curvature (a draw that is done, or rounding) is left out by a weight of zero.
-        weight = np.where(curvature > 1e-12, 1 / np.maximum(curvature, 1e-12), 0.0).astype(np.float32)
+        # A pair without curvature (a problem that is done, or rounding) is left out by a weight of zero.
+        useful = curvature > 1e-300
+        weight = np.where(useful, 1 / np.where(useful, curvature, 1.0), 0.0).astype(np.float32)
+        weight[~np.isfinite(weight)] = 0
         failed_before &= length == 0
         pairs = [*pairs, (step, change, weight)][-MEMORY:]
         theta, value, gradient = theta + step, new_value, new_gradient

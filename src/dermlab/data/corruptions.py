@@ -154,7 +154,7 @@ def _cast(image: np.ndarray, level: float, random: np.random.Generator) -> np.nd
 
 
 def _hair(image: np.ndarray, level: float, random: np.random.Generator) -> np.ndarray:
-    """Draw ``level`` dark bent hairs across the photo, each 1/200 to 1/90 of the short side thick."""
+    """Draw ``level`` dark bent hairs across the photo, each 1/400 to 1/150 of the short side thick."""
     from dermlab.data.synthetic.canvas import strokes
 
     height, width = image.shape[:2]
@@ -164,7 +164,7 @@ def _hair(image: np.ndarray, level: float, random: np.random.Generator) -> np.nd
     start = random.uniform(-0.1, 1.1, (most, 2)) * (width, height)
     length = random.uniform(0.3, 0.9, most) * _short_side(image)
     bend = random.normal(0, 0.6, most)
-    thickness = random.uniform(1 / 200, 1 / 90, most) * _short_side(image)
+    thickness = random.uniform(1 / 400, 1 / 150, most) * _short_side(image)
     along = np.linspace(0, 1, 12)
     angles = heading[:, None] + bend[:, None] * along
     steps = (length / len(along))[:, None, None] * np.stack([np.cos(angles), np.sin(angles)], axis=2)
@@ -224,7 +224,7 @@ CORRUPTIONS: dict[str, Corruption] = {
         Corruption("darker", "too dark", "factor on linear light", (0.6, 0.4, 0.25, 0.15, 0.08), _light),
         Corruption("brighter", "too bright", "factor on linear light", (1.3, 1.7, 2.3, 3.2, 4.5), _light),
         Corruption("cast", "colour cast", "red / blue - 1", (0.15, 0.3, 0.5, 0.8, 1.2), _cast),
-        Corruption("hair", "hair", "hairs", (6, 14, 28, 50, 90), _hair),
+        Corruption("hair", "hair", "hairs", (8, 20, 40, 70, 110), _hair),
         Corruption("rotation", "rotation", "degrees", (8, 20, 45, 90, 160), _rotation),
         Corruption("resolution", "low resolution", "short side, pixels", (96, 64, 44, 30, 20), _resolution),
         Corruption("occlusion", "partly covered", "share covered", (0.05, 0.12, 0.22, 0.35, 0.5), _occlusion),
