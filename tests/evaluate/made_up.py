@@ -32,3 +32,25 @@ def as_table(label: np.ndarray, probabilities: np.ndarray, group: np.ndarray, cl
     )
     frame[[f"p:{name}" for name in classes]] = probabilities
     return frame
+
+
+def folded(seed: int = 0, n: int = 600, n_folds: int = 2, n_groups: int = 200, **options: Any) -> pd.DataFrame:
+    """A table of folds, each with its own val and test; no group is in both of one fold."""
+    parts = []
+    for fold in range(n_folds):
+        label, probabilities, group = simulated(seed + fold, n=n, n_groups=n_groups, **options)
+        frame = as_table(label, probabilities, group)
+        frame["image_id"] = [f"f{fold}im{row}" for row in range(n)]
+        frame["group"] = [f"f{fold}P{code}" for code in group]
+        frame["split"] = np.where(group % 2, "val", "test")
+        frame["fold"] = fold
+        parts.append(frame)
+    return pd.concat(parts, ignore_index=True)
+
+
+def with_test_labels_permuted(frame: pd.DataFrame) -> pd.DataFrame:
+    """The same table with the labels of its test rows in another order."""
+    changed = frame.copy()
+    test = (frame["split"] == "test").to_numpy()
+    changed.loc[test, "label"] = np.random.default_rng(9).permutation(frame.loc[test, "label"].to_numpy())
+    return changed

@@ -1,18 +1,35 @@
-"""Reliability and temperature: against scikit-learn, a known distortion, and the rule that val alone is fitted on."""
+"""Calibration: against scikit-learn, known distortions, and the rule that val alone is fitted on."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
-from made_up import CLASSES, as_table, simulated
-from sklearn.calibration import calibration_curve
+from made_up import CLASSES, as_table, folded, simulated, with_test_labels_permuted
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.frozen import FrozenEstimator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import brier_score_loss, log_loss
 
 from dermlab.core.errors import InputError
 from dermlab.evaluate import calibrate, reliability, score, summarise, write_predictions
-from dermlab.evaluate.calibration import apply_temperature, expected_ece, fit_temperature
+from dermlab.evaluate.calibration import (
+    apply_isotonic,
+    apply_temperature,
+    apply_vector,
+    calibration_report,
+    cross_validated_log_loss,
+    expected_ece,
+    fit_isotonic,
+    fit_temperature,
+    fit_vector,
+    parts_of_groups,
+)
 from dermlab.evaluate.cases import cases_from_arrays
 
 
@@ -131,3 +148,255 @@ def test_the_error_that_chance_alone_makes() -> None:
     large = expected_ece([cases_from_arrays(np.ones(3200, int), np.tile(confidence, 16), classes=[0, 1])])
     assert small == pytest.approx(np.mean(found), rel=0.1)
     assert large == pytest.approx(small / 4, rel=0.1)
+
+
+class Said(ClassifierMixin, BaseEstimator):
+    """A fitted classifier whose features are its probabilities, for scikit-learn's calibration of it."""
+
+    def __init__(self, n_classes: int = 4, logits: bool = False) -> None:
+        self.n_classes, self.logits = n_classes, logits
+        self.classes_ = np.arange(n_classes)
+
+    def fit(self, features: Any, labels: Any) -> Any:
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def decision_function(self, features: Any) -> Any:
+        return np.log(features) if self.logits else features
+
+    def predict(self, features: Any) -> Any:
+        return features.argmax(axis=1)
+
+
+def test_isotonic_agrees_with_scikit_learn() -> None:
+    label, probabilities, _ = simulated(0, n=1500)
+    oracle = CalibratedClassifierCV(FrozenEstimator(Said()), method="isotonic").fit(probabilities, label)
+    new = simulated(1, n=500)[1]
+    ours = apply_isotonic(new, fit_isotonic(label, probabilities))
+    # Shares are held .5 / (n + 1) away from 0 and 1, scikit-learn's are not.
+    np.testing.assert_allclose(ours, oracle.predict_proba(new), rtol=0, atol=0.002)
+    clipped = np.stack(
+        [
+            np.clip(one.predict(new[:, code]), 0.5 / 1501, 1 - 0.5 / 1501)
+            for code, one in enumerate(oracle.calibrated_classifiers_[0].calibrators)
+        ],
+        axis=1,
+    )
+    np.testing.assert_allclose(ours, clipped / clipped.sum(axis=1, keepdims=True), rtol=0, atol=1e-4)
+    assert ours.min() > 0
+
+
+def test_temperature_agrees_with_scikit_learn() -> None:
+    label, probabilities, _ = simulated(0, n=1500)
+    oracle = CalibratedClassifierCV(FrozenEstimator(Said(logits=True)), method="temperature").fit(probabilities, label)
+    new = simulated(1, n=100)[1]
+    ours = apply_temperature(new, fit_temperature(label, probabilities))
+    np.testing.assert_allclose(ours, oracle.predict_proba(new), rtol=0, atol=1e-4)
+
+
+def test_vector_scaling_undoes_scales_and_shifts() -> None:
+    random = np.random.default_rng(0)
+    honest = np.exp(random.normal(size=(20_000, 4)) * 1.5)
+    honest /= honest.sum(axis=1, keepdims=True)
+    label = (honest.cumsum(axis=1) < random.random((20_000, 1))).sum(axis=1)
+    distorted = apply_vector(honest, np.array([2.0, 1.0, 0.5, 1.5]), np.array([1.0, -1.0, 0.0, 0.5]))
+    scale, shift = fit_vector(label, distorted)
+    restored = apply_vector(distorted, scale, shift)
+    assert log_loss(label, distorted) > log_loss(label, honest) + 0.1
+    assert log_loss(label, restored) < log_loss(label, honest) + 0.01
+
+
+def test_vector_scaling_of_independent_labels_is_platts_sigmoid() -> None:
+    random = np.random.default_rng(0)
+    said = random.uniform(0.02, 0.98, (20_000, 2))
+    logits = np.log(said / (1 - said))
+    truth = (random.random(said.shape) < 1 / (1 + np.exp(-(0.5 * logits - 1)))).astype(float)
+    truth[:100, 1] = np.nan
+    scale, shift = fit_vector(truth, said)
+    for code in range(2):
+        known = ~np.isnan(truth[:, code])
+        oracle = LogisticRegression(C=np.inf).fit(logits[known, code : code + 1], truth[known, code])
+        assert scale[code] == pytest.approx(oracle.coef_[0, 0], rel=0.01)
+        assert shift[code] == pytest.approx(oracle.intercept_[0], rel=0.01)
+
+
+def test_few_cases_move_vector_scaling_little_and_absent_classes_not_at_all() -> None:
+    label, probabilities, _ = simulated(3, n=40)
+    probabilities, label = probabilities[label != 0], label[label != 0]
+    temperature = fit_temperature(label, probabilities)
+    scale, shift = fit_vector(label, probabilities)
+    assert scale[0] == pytest.approx(1 / temperature)
+    assert shift[0] == 0
+    assert (np.abs(shift) < 2).all()
+    knots = fit_isotonic(label, probabilities)
+    assert knots[0] is None
+    assert all(knot is not None for knot in knots[1:])
+
+
+def test_parts_keep_groups_whole_and_classes_alike() -> None:
+    label, _, group = simulated(0, n=400, n_groups=90)
+    part = parts_of_groups(label, group, 5, 0)
+    assert all(len(np.unique(part[group == code])) == 1 for code in np.unique(group))
+    counts = np.array([[(label[part == number] == code).sum() for code in range(4)] for number in range(5)])
+    assert (counts > 0).all()
+    assert (parts_of_groups(label[:3], np.array([5, 5, 9]), 5, 0) <= 1).all()
+    shuffled = np.random.default_rng(0).permutation(400)
+    assert (parts_of_groups(label[shuffled], group[shuffled], 5, 0) == part[shuffled]).all()
+
+
+def as_predictions(tmp_path: Any, frame: pd.DataFrame, **meta: Any) -> Any:
+    return write_predictions(tmp_path / "table.parquet", frame, {"classes": list(CLASSES), **meta})
+
+
+def sharpened(frame: pd.DataFrame, temperature: float = 0.3) -> pd.DataFrame:
+    columns = [f"p:{name}" for name in CLASSES]
+    frame[columns] = apply_temperature(frame[columns].to_numpy(), temperature)
+    return frame
+
+
+def test_the_report_measures_what_scikit_learn_measures(tmp_path: Any) -> None:
+    table = as_predictions(tmp_path, sharpened(folded(n=400)))
+    report = calibration_report(table, n_boot=200)
+    json.dumps(report)
+    for method in ("temperature", "vector", "isotonic"):
+        after = calibrate(table, method=method).test()
+        entry = report["methods"][method]
+        assert entry["after"]["log_loss"]["value"] == pytest.approx(log_loss(after.truth(), after.probabilities()))
+        assert entry["after"]["brier"]["value"] == pytest.approx(
+            brier_score_loss(after.truth(), after.probabilities(), labels=range(4))
+        )
+        assert entry["after"]["ece"]["value"] == pytest.approx(score(after.truth(), after.probabilities(), "ece"))
+        for name, change in entry["change"].items():
+            assert change["value"] == pytest.approx(entry["after"][name]["value"] - report["before"][name]["value"])
+        assert entry["change"]["log_loss"]["high"] < 0
+        assert sum(item["n"] for item in entry["reliability"]) == report["n"] == len(after)
+    assert report["before"]["log_loss"]["value"] == pytest.approx(
+        log_loss(table.test().truth(), table.test().probabilities())
+    )
+    assert report["methods"]["temperature"]["change"]["top1"]["value"] == 0
+    change, before, after = (
+        report["methods"]["temperature"]["change"]["log_loss"],
+        report["before"]["log_loss"],
+        report["methods"]["temperature"]["after"]["log_loss"],
+    )
+    unpaired = np.hypot(before["high"] - before["low"], after["high"] - after["low"])
+    assert change["high"] - change["low"] < unpaired
+    assert report["chosen"]["verdict"] == "better"
+    assert report["chosen"]["after"]["ece"]["value"] < report["before"]["ece"]["value"]
+
+
+def test_the_method_is_the_best_of_a_cross_validation_within_val(tmp_path: Any) -> None:
+    frame = sharpened(folded(n=400))
+    table = as_predictions(tmp_path, frame)
+    report = calibration_report(table, n_boot=50)
+    for place in report["chosen"]["places"]:
+        own = frame[(frame["fold"] == place["fold"]) & (frame["split"] == "val")]
+        losses = place["cross_validated_log_loss"]
+        assert place["method"] == min(losses, key=losses.get)
+        assert losses["none"] == pytest.approx(
+            log_loss([CLASSES.index(name) for name in own["label"]], own[[f"p:{name}" for name in CLASSES]].to_numpy())
+        )
+    chosen = calibrate(table, method="chosen")
+    assert [fit["method"] for fit in chosen.meta["calibration"]["fits"]] == [
+        place["method"] for place in report["chosen"]["places"]
+    ]
+    assert summarise(chosen, n_boot=50)["log_loss"]["value"] == pytest.approx(
+        report["chosen"]["after"]["log_loss"]["value"]
+    )
+
+
+def test_well_calibrated_probabilities_are_left_alone() -> None:
+    random = np.random.default_rng(0)
+    honest = np.exp(random.normal(size=(3000, 4)))
+    honest /= honest.sum(axis=1, keepdims=True)
+    label = (honest.cumsum(axis=1) < random.random((3000, 1))).sum(axis=1)
+    losses = cross_validated_log_loss(label, honest, np.arange(3000), ["none", "temperature", "vector", "isotonic"])
+    assert losses["none"] < losses["vector"] < losses["isotonic"]
+
+
+def test_permuted_test_labels_leave_every_fit_and_choice_alone(tmp_path: Any) -> None:
+    frame = folded(n=300)
+    report = calibration_report(as_predictions(tmp_path, frame), n_boot=50)
+    again = calibration_report(as_predictions(tmp_path, with_test_labels_permuted(frame)), n_boot=50)
+    assert again["before"] != report["before"]
+    assert again["chosen"]["places"] == report["chosen"]["places"]
+    for method in ("temperature", "vector", "isotonic"):
+        assert again["methods"][method]["places"] == report["methods"][method]["places"]
+
+
+def test_the_order_of_rows_changes_nothing_that_is_reported(tmp_path: Any) -> None:
+    frame = folded(n=200)
+    report = calibration_report(as_predictions(tmp_path, frame), n_boot=50)
+    shuffled = frame.sample(frac=1, random_state=0, ignore_index=True)
+    again = calibration_report(as_predictions(tmp_path, shuffled), n_boot=50)
+    for method in ("temperature", "vector", "isotonic"):
+        for name, figure in report["methods"][method]["after"].items():
+            assert again["methods"][method]["after"][name]["value"] == pytest.approx(figure["value"], abs=2e-3)
+
+
+def test_too_few_val_units_refuse_a_correction_of_each_class(tmp_path: Any) -> None:
+    frame = folded(n=300, n_folds=1)
+    few = frame.drop(frame.index[frame["split"] == "val"][20:])
+    table = as_predictions(tmp_path, few)
+    report = calibration_report(table, n_boot=50)
+    assert report["methods"]["vector"] == {"refused": "needs 30 labelled val units, and there are 20"}
+    assert "after" in report["methods"]["temperature"]
+    assert any("vector is not fitted" in line for line in report["warnings"])
+    with pytest.raises(InputError, match="use 'temperature'"):
+        calibrate(table, method="isotonic")
+    with pytest.raises(InputError, match="must be one of"):
+        calibrate(table, method="platt")
+    with pytest.raises(InputError, match="must be among"):
+        calibration_report(table, methods=["platt"])
+
+
+def test_a_class_absent_from_val_is_said(tmp_path: Any) -> None:
+    frame = folded(n=300, n_folds=1)
+    frame = frame[(frame["split"] == "test") | (frame["label"] != "ACK")]
+    report = calibration_report(as_predictions(tmp_path, frame), n_boot=50)
+    assert report["methods"]["isotonic"]["places"][0]["n_knots"]["ACK"] is None
+    assert any("ACK (0)" in line for line in report["warnings"])
+
+
+def test_groups_in_val_and_test_are_said(tmp_path: Any) -> None:
+    frame = folded(n=300, n_folds=1)
+    frame["split"] = np.where(np.arange(300) % 2, "val", "test")
+    report = calibration_report(as_predictions(tmp_path, frame), n_boot=50)
+    assert any("lie in both val and test" in line for line in report["warnings"])
+
+
+def test_the_report_of_multilabel_and_binary_targets(tmp_path: Any) -> None:
+    random = np.random.default_rng(0)
+    n = 400
+    honest = random.uniform(0.05, 0.95, (n, 2))
+    sharp = apply_temperature(honest, 0.3, independent=True)
+    frame = pd.DataFrame({"image_id": [f"i{row}" for row in range(n)], "split": ["val", "test"] * (n // 2)})
+    truth = (random.random((n, 2)) < honest).astype(float)
+    for code, name in enumerate(("itch", "bleed")):
+        frame[f"y:{name}"], frame[f"p:{name}"] = truth[:, code], sharp[:, code]
+    table = write_predictions(tmp_path / "labels.parquet", frame, {"kind": "multilabel", "classes": ["itch", "bleed"]})
+    report = calibration_report(table, n_boot=50)
+    assert "top1" not in report["before"]
+    assert report["chosen"]["verdict"] == "better"
+    after = calibrate(table, method="isotonic").probabilities()
+    assert ((after > 0) & (after < 1)).all()
+
+    binary = pd.DataFrame({"image_id": frame["image_id"], "split": frame["split"]})
+    binary["label"] = np.where(truth[:, 0] == 1, "yes", "no")
+    binary["p:no"], binary["p:yes"] = 1 - sharp[:, 0], sharp[:, 0]
+    table = write_predictions(tmp_path / "binary.parquet", binary, {"kind": "binary", "classes": ["no", "yes"]})
+    report = calibration_report(table, n_boot=50)
+    after = calibrate(table, method="temperature").test()
+    assert report["methods"]["temperature"]["after"]["brier"]["value"] == pytest.approx(
+        brier_score_loss(after.truth(), after.probabilities()[:, 1])
+    )
+    assert report["chosen"]["verdict"] == "better"
+
+
+def test_hard_labels_have_no_calibration(tmp_path: Any) -> None:
+    frame = two_folds().drop(columns=[f"p:{name}" for name in CLASSES]).assign(prediction="MEL")
+    table = write_predictions(tmp_path / "hard.parquet", frame, {"classes": list(CLASSES)})
+    with pytest.raises(InputError, match="hard labels; a calibration needs probabilities"):
+        calibration_report(table)

@@ -13,6 +13,10 @@ import types
 from typing import Any
 
 _WHERE = {
+    "Cases": "cases",
+    "Columns": "columns",
+    "Estimate": "intervals",
+    "Predictions": "predictions",
     "bootstrap": "intervals",
     "calibrate": "calibration",
     "calibration_report": "calibration",
@@ -30,10 +34,6 @@ _WHERE = {
     "summarise": "summary",
     "wilson": "intervals",
     "write_predictions": "predictions",
-    "Cases": "cases",
-    "Columns": "columns",
-    "Estimate": "intervals",
-    "Predictions": "predictions",
 }
 
 

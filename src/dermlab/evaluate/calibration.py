@@ -111,27 +111,32 @@ def fit_temperature(truth: np.ndarray, probabilities: np.ndarray) -> float:
     Returns:
         A temperature within 1/20 and 20; above 1 the probabilities were too sure of themselves.
     """
-    from scipy.optimize import minimize_scalar
-    from scipy.special import expit, logsumexp
+    from scipy.optimize import brentq
+    from scipy.special import expit
 
-    logs = np.log(np.clip(probabilities, SMALLEST, 1.0))
     if truth.ndim == 2:
         known = ~np.isnan(truth)
-        logits = (logs - np.log(np.clip(1 - probabilities, SMALLEST, 1.0)))[known]
-        sign = 2 * truth[known] - 1
+        towards = _logits(probabilities, independent=True)[known] * (2 * truth[known] - 1)
 
-        def loss(log_temperature: float) -> float:
-            return float(-np.log(np.clip(expit(sign * logits / np.exp(log_temperature)), SMALLEST, 1.0)).mean())
+        def slope(inverse: float) -> float:
+            return float(-(towards * expit(-inverse * towards)).mean())
     else:
-        own = logs[np.arange(len(truth)), truth]
+        logs = _logits(probabilities, independent=False)
+        logs -= logs.max(axis=1, keepdims=True)
+        own = float(logs[np.arange(len(truth)), truth].mean())
 
-        def loss(log_temperature: float) -> float:
-            heat = np.exp(log_temperature)
-            return float((logsumexp(logs / heat, axis=1) - own / heat).mean())
+        def slope(inverse: float) -> float:
+            powers = np.exp(inverse * logs)
+            return float((np.einsum("nc,nc->n", powers, logs) / powers.sum(axis=1)).mean() - own)
 
-    # The loss is convex in 1/T, so it has one minimum in log T too.
-    limit = np.log(HOTTEST)
-    return float(np.exp(minimize_scalar(loss, bounds=(-limit, limit), method="bounded", options={"xatol": 1e-6}).x))
+    # The loss is convex in 1/T, so its slope changes sign once, or not within the limits.
+    if slope(1.0) == 0:
+        return 1.0
+    if slope(1 / HOTTEST) >= 0:
+        return HOTTEST
+    if slope(HOTTEST) <= 0:
+        return 1 / HOTTEST
+    return float(1 / brentq(slope, 1 / HOTTEST, HOTTEST, xtol=1e-9, rtol=1e-9))
 
 
 def apply_temperature(probabilities: np.ndarray, temperature: float, *, independent: bool = False) -> np.ndarray:
@@ -161,31 +166,52 @@ def fit_vector(truth: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
         Scale (C,) and shift (C,), for :func:`apply_vector`.
     """
     from scipy.optimize import minimize
-    from scipy.special import expit, softmax
+    from scipy.special import expit
 
-    n_classes = probabilities.shape[1]
+    n_classes, independent = probabilities.shape[1], truth.ndim == 2
     temperature = fit_temperature(truth, probabilities)
-    logits = _logits(probabilities, truth.ndim == 2) / temperature
-    outcome = truth if truth.ndim == 2 else (truth[:, None] == np.arange(n_classes)).astype(np.float64)
-    known = ~np.isnan(outcome)
-    outcome = np.where(known, outcome, 0.0)
-    free = (outcome.sum(axis=0) > 0) & (((1 - outcome) * known).sum(axis=0) > 0)
+    logits = _logits(probabilities, independent) / temperature
+    outcome = truth if independent else (truth[:, None] == np.arange(n_classes)).astype(np.float64)
+    unknown = np.isnan(outcome)
+    free = (np.nansum(outcome, axis=0) > 0) & (np.nansum(1 - outcome, axis=0) > 0)
+    rows = np.arange(len(truth))
+
+    def answers(parameters: np.ndarray) -> np.ndarray:
+        departure, shift = np.where(free, parameters.reshape(2, n_classes), 0.0)
+        scores = (1 + departure) * logits + shift
+        if independent:
+            return expit(scores)
+        scores -= scores.max(axis=1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=1, keepdims=True)
+        return scores
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         departure, shift = np.where(free, parameters.reshape(2, n_classes), 0.0)
-        scores = (1 + departure) * logits + shift
-        if truth.ndim == 2:
-            said = expit(scores)
-            wrong = np.where(known, np.where(outcome == 1, said, 1 - said), 1.0)
+        said = answers(parameters)
+        if independent:
+            right = np.where(unknown, 1.0, np.where(outcome == 1, said, 1 - said))
+            said = np.where(unknown, 0.0, said - outcome)
         else:
-            said = softmax(scores, axis=1)
-            wrong = said[np.arange(len(truth)), truth]
-        residual = np.where(known, said - outcome, 0.0)
-        gradient = np.stack([(residual * logits).sum(axis=0) + departure, residual.sum(axis=0) + shift])
-        value = -np.log(np.clip(wrong, SMALLEST, 1.0)).sum() + (departure**2).sum() / 2 + (shift**2).sum() / 2
+            right = said[rows, truth]
+            said[rows, truth] -= 1
+        gradient = np.stack([np.einsum("nc,nc->c", said, logits) + departure, said.sum(axis=0) + shift])
+        value = -np.log(np.clip(right, SMALLEST, 1.0)).sum() + (departure**2).sum() / 2 + (shift**2).sum() / 2
         return float(value), np.where(free, gradient, 0.0).ravel()
 
-    found = minimize(loss, np.zeros(2 * n_classes), jac=True, method="L-BFGS-B", options={"maxiter": 500})
+    def curvature(parameters: np.ndarray) -> np.ndarray:
+        # Second derivatives are few (a number for each pair of classes), and with them a handful of steps suffices.
+        said = answers(parameters)
+        own = np.where(unknown, 0.0, said * (1 - said)) if independent else said
+        scaled = own * logits
+        blocks = [np.diag(both) for both in ((scaled * logits).sum(axis=0), scaled.sum(axis=0), own.sum(axis=0))]
+        if not independent:
+            blocks = [blocks[0] - scaled.T @ scaled, blocks[1] - scaled.T @ said, blocks[2] - said.T @ said]
+        matrix = np.block([[blocks[0], blocks[1]], [blocks[1].T, blocks[2]]])
+        kept = np.tile(free, 2)
+        return np.where(kept[:, None] & kept, matrix, 0.0) + np.eye(2 * n_classes)
+
+    found = minimize(loss, np.zeros(2 * n_classes), jac=True, hess=curvature, method="trust-exact")
     departure, shift = np.where(free, found.x.reshape(2, n_classes), 0.0)
     return (1 + departure) / temperature, shift
 

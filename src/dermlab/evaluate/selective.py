@@ -74,20 +74,22 @@ class RiskCoverage(Evaluation):
 
     def _one(self, cases: np.ndarray, errors: np.ndarray) -> np.ndarray:
         """Return (names, B) values from the cases and errors (steps, B) at each confidence, the surest first."""
-        upper, lost = np.cumsum(cases, axis=0), np.cumsum(errors, axis=0)
-        lower, before = upper - cases, lost - errors
+        upper, lost = (np.zeros((len(cases) + 1, cases.shape[1])) for _ in range(2))
+        np.cumsum(cases, axis=0, out=upper[1:])
+        np.cumsum(errors, axis=0, out=lost[1:])
         n, wrong = upper[-1], lost[-1]
         # Within a step the j-th case to enter finds, on average, a risk of (before + j slope) / (lower + j); summed
         # over j that is a difference of harmonic numbers: the mean over all orders of the tied costs as much as one.
         harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, max(2, int(n.max()) + 1)))])
-        slope = np.nan_to_num(ratio(errors, cases))
-        steps = harmonic[upper.astype(np.int64)] - harmonic[lower.astype(np.int64)]
-        area = ratio((errors + (before - lower * slope) * steps).sum(axis=0), n)
+        steps = np.diff(harmonic[upper.astype(np.int32)], axis=0)
+        slope = np.divide(errors, cases, out=np.zeros_like(cases), where=cases != 0)
+        slope *= upper[:-1]
+        np.subtract(lost[:-1], slope, out=slope)
+        area = ratio(wrong + np.einsum("kb,kb->b", slope, steps), n)
         right = n - wrong
         best = ratio(wrong - right * (harmonic[n.astype(np.int64)] - harmonic[right.astype(np.int64)]), n)
         risk = np.full((len(self._coverages), len(n)), np.nan)
-        entered = np.concatenate([np.zeros((1, len(n))), upper]).T.copy()
-        found = np.concatenate([np.zeros((1, len(n))), lost]).T.copy()
+        entered, found = upper.T.copy(), lost.T.copy()
         for column in np.flatnonzero(n > 0):
             kept = self._coverages * n[column]
             risk[:, column] = np.interp(kept, entered[column], found[column]) / kept
