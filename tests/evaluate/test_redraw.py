@@ -78,7 +78,7 @@ def test_equal_models_tie_and_are_never_told_apart(table: Callable[..., Any]) ->
     pair = found["pairs"][0]["sizes"][0]
     assert (pair["flipped"], pair["tied"], pair["significant"]) == (0, 1, 0)
     assert found["n_for_5_percent"] is not None or found["pairs"][0]["n_for_5_percent"] is None
-    assert "x and y" in found["warnings"][0]
+    assert "does not tell apart x and y" in found["warnings"][0]
 
 
 @pytest.mark.parametrize("metric", ["top1", "macro_f1", "auroc", "log_loss", "ece"])

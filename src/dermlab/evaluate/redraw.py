@@ -23,6 +23,7 @@ from dermlab.evaluate.metrics import ROUNDING, Evaluation, higher_is_better
 from dermlab.evaluate.predictions import Predictions
 
 SIZES = (50, 100, 250, 500, 1000, 2000, 4000, 8000, 16000, 32000)
+SHOWN = 12  # pairs in words, those most often reversed first
 RARE = 0.05  # a flip rate below this counts as a ranking one can rely on
 
 
@@ -118,7 +119,8 @@ def redraw(
         needed, extrapolated = max(pair["n_for_5_percent"] for pair in against), True
     unclear = [f"{pair['a']} and {pair['b']}" for pair in pairs if pair["p"] is None or pair["p"] >= 1 - level]
     if unclear:
-        warnings.append(f"the whole table does not tell {'; '.join(unclear)} apart: their order is itself uncertain")
+        shown = "; ".join(unclear[:3]) + f"; and {len(unclear) - 3} more pairs" * (len(unclear) > 3)
+        warnings.append(f"the whole table does not tell apart {shown}: their order is itself uncertain")
     if n > n_units / 2:
         warnings.append(f"{n} of {n_units} units is no small part: draws repeat groups")
     order = np.argsort(-pool.values, kind="stable")
@@ -167,13 +169,19 @@ def lines(result: Mapping[str, Any]) -> list[str]:
             f"  a test ({result['test']}) calls another significantly better in {_share(asked['wrong_winner'])}",
             f"  it tells no two models apart in {_share(asked['unsure'])}",
         ]
+    least = result["sizes"][0]["n"]
+    risky = []
     for pair in result["pairs"]:
         here = next(one for one in pair["sizes"] if one["n"] == result["size"])
+        risky.append((here["flipped"] + here["tied"] / 2, pair, here))
+    risky.sort(key=lambda one: -one[0])
+    for _, pair, here in risky[:SHOWN]:
         told.append(
             f"  {pair['a']} − {pair['b']}: {pair['difference']:+.4f} on all; reversed in {_share(here['flipped'])}, "
-            f"tied in {_share(here['tied'])}; below 5 % from {_size(pair)} units"
+            f"tied in {_share(here['tied'])}; below 5 % from {_size(pair, least)}"
         )
-    told.append(f"the winner differs in less than 5 % from {_size(result)} units")
+    told += [f"  {len(risky) - SHOWN} more pairs are reversed less often"] * (len(risky) > SHOWN)
+    told.append(f"the winner differs in less than 5 % from {_size(result, least)}")
     return told + [f"warning: {text}" for text in result["warnings"]]
 
 
@@ -181,10 +189,11 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _size(found: Mapping[str, Any]) -> str:
-    if found["n_for_5_percent"] is None:
-        return "no number of"
-    return f"{'about ' * found['extrapolated']}{found['n_for_5_percent']:,}"
+def _size(found: Mapping[str, Any], least: int) -> str:
+    needed = found["n_for_5_percent"]
+    if needed is None:
+        return "no number of units"
+    return f"{'about ' * found['extrapolated']}{needed:,} units{' or fewer' * (needed == least)}"
 
 
 def _pool(names: tuple[str, ...], sets: Sequence[CaseSets], metric: str, stratified: bool) -> _Pool:
