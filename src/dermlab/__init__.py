@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from dermlab.core import telemetry
+
 __version__ = "0.1.0"
 
 _ELSEWHERE = {
@@ -19,6 +21,8 @@ _ROOMS = (
     *("audit", "adapt", "bench", "commands", "core", "data"),
     *("evaluate", "features", "licensing", "models", "report"),
 )
+
+telemetry.switch_off()  # here, before any library that would ask is imported, by the command line or by Python
 
 
 def __getattr__(name: str) -> Any:

@@ -82,9 +82,6 @@ def _main(words: list[str]) -> int:
     verb = verbs.COMMANDS[command]
     program = "dermlab " + " ".join(command)
 
-    from dermlab.core import telemetry
-
-    telemetry.switch_off()
     model = verbs.config_class(verb)
     data, options = parse(model, rest, program=program, summary=verbs.summary(verb))
     from dermlab.core.config import describe, write_yaml
