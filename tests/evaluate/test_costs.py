@@ -46,6 +46,8 @@ def test_costs_are_those_of_what_was_there(table: Any) -> None:
     width = {name: found[name]["high"] - found[name]["low"] for name in ("difference", "most_probable")}
     assert width["difference"] < width["most_probable"]
     assert found["one_class"]["value"] == pytest.approx(100 * COSTS[truth].mean(axis=0).min())
+    gained = found["least_cost"]["value"] - found["one_class"]["value"]
+    assert found["against_one_class"]["value"] == pytest.approx(gained)
 
 
 def test_costs_that_change_no_decision_make_no_difference(table: Any) -> None:

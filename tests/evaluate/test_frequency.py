@@ -41,6 +41,17 @@ def test_the_p_of_few_classes_counts_all_their_orders(table: Any) -> None:
     assert found["n_classes"] == 4
 
 
+def test_a_class_never_found_has_an_interval_all_the_same(table: Any) -> None:
+    predictions = table()
+    frame = predictions.frame.copy()
+    rare = (frame["label"] == "ACK").to_numpy()
+    frame.loc[rare, [f"p:{name}" for name in COUNTS]] = [0.0, 1.0, 0.0, 0.0]
+    found = by_frequency(predictions.with_frame(frame), COUNTS, n_boot=100)
+    for recall in (found["classes"]["ACK"]["recall"], found["bins"][-1]["recall"]):
+        assert recall["value"] == recall["low"] == 0
+        assert 0.01 < recall["high"] < 0.3
+
+
 def test_equal_counts_correlate_with_nothing(table: Any) -> None:
     found = by_frequency(table(), dict.fromkeys(COUNTS, 50), n_boot=100)
     assert found["spearman"]["value"] is None

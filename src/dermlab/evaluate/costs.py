@@ -66,6 +66,7 @@ def expected_cost(
              "most_probable": {value, low, high}, "least_cost": {value, low, high},
              "one_class": {"class", value, low, high},      # the best decision that looks at nothing, on these cases
              "difference": {value, low, high, "p", "verdict"},          # least cost minus most probable
+             "against_one_class": {value, low, high, "p", "verdict"},   # least cost minus one class
              "changed": {value, low, high},                             # share of units decided otherwise
              "decisions": {"most_probable": [[C × C counts]], "least_cost": [[…]]}, "warnings"}
 
@@ -97,10 +98,14 @@ def expected_cost(
     draws, values = resample([ratios], n_boot=n_boot, seed=seed)[0], ratios.value()
     n_groups = len(found.groups)
     told = {name: interval(values[name], draws[name], n_groups, level=level).to_dict() for name in ratios.names}
-    difference = values["least_cost"] - values["most_probable"]
-    apart = draws["least_cost"] - draws["most_probable"]
-    p = bootstrap_p(apart, n_groups) if values["changed"] > 0 else 1.0
-    verdict = (CHEAPER if difference < 0 else DEARER) if p < 1 - level and difference != 0 else NEITHER
+
+    def paired(a: str, b: str) -> dict[str, Any]:
+        """Return ``a`` minus ``b`` with its interval, p and verdict."""
+        difference, apart = values[a] - values[b], draws[a] - draws[b]
+        p = bootstrap_p(apart, n_groups) if apart.any() else 1.0
+        verdict = (CHEAPER if difference < 0 else DEARER) if p < 1 - level and difference != 0 else NEITHER
+        return {**interval(difference, apart, n_groups, level=level).to_dict(), "p": p, "verdict": verdict}
+
     return {
         "n": len(found.units),
         "n_groups": n_groups,
@@ -111,7 +116,8 @@ def expected_cost(
         "most_probable": told["most_probable"],
         "least_cost": told["least_cost"],
         "one_class": {"class": predictions.classes[fixed], **told["one_class"]},
-        "difference": {**interval(difference, apart, n_groups, level=level).to_dict(), "p": p, "verdict": verdict},
+        "difference": paired("least_cost", "most_probable"),
+        "against_one_class": paired("least_cost", "one_class"),
         "changed": told["changed"],
         "decisions": {rule: counts.tolist() for rule, counts in decisions.items()},
         "warnings": [*predictions.warnings, *found.warnings, *_odd_costs(costs, predictions.classes)],

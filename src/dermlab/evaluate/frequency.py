@@ -11,7 +11,7 @@ import numpy as np
 
 from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import case_sets
-from dermlab.evaluate.intervals import interval, resample
+from dermlab.evaluate.intervals import Estimate, interval, resample, wilson_grouped
 from dermlab.evaluate.metrics import Evaluation, mean_defined
 from dermlab.evaluate.predictions import Predictions
 
@@ -94,6 +94,14 @@ def by_frequency(
             return np.nan, np.full(n_boot, np.nan)
         return float(mean_defined(value[kind][kept][:, None])[0]), mean_defined(drawn[kind][kept])
 
+    def of_recall(members: np.ndarray, found_interval: Estimate) -> dict[str, float | None]:
+        """Return the recall with Wilson's interval where the bootstrap has none: one class, or all cases alike."""
+        one = members & present
+        if len(found.sets) > 1 or not one.any() or (one.sum() > 1 and found_interval.low < found_interval.high):
+            return found_interval.to_dict()
+        own = one[first.truth]
+        return wilson_grouped(first.correct()[own], first.group[own], level).to_dict()
+
     bins = []
     for code, name in enumerate(BINS):
         members = bin_of == code
@@ -107,7 +115,8 @@ def by_frequency(
             "auroc": None,
         }
         for kind in kinds:
-            entry[kind] = interval(*averaged(kind, members), n_groups, level=level).to_dict()
+            one = interval(*averaged(kind, members), n_groups, level=level)
+            entry[kind] = of_recall(members, one) if kind == "recall" else one.to_dict()
         bins.append(entry)
     occupied = [code for code in range(3) if (present & (bin_of == code)).any()]
     gap = None
@@ -123,8 +132,9 @@ def by_frequency(
             "n_train": round(float(trained[code])),
             "n": round(float(cases[code])),
         } | {
-            kind: interval(value[kind][code], drawn[kind][code], holders[code], level=level).to_dict()
+            kind: of_recall(np.arange(len(classes)) == code, one) if kind == "recall" else one.to_dict()
             for kind in ("recall", "f1")
+            for one in [interval(value[kind][code], drawn[kind][code], holders[code], level=level)]
         }
     rare = [f"{name} ({int(n)})" for name, n in zip(classes, cases, strict=True) if 0 < n < MIN_CASES]
     warnings = [*predictions.warnings, *found.warnings]
