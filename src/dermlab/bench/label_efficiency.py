@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 PER_CLASS = (1, 3, 10, 30, 100, 300, 1000)
 PERCENT = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-HEADS = ("knn", "linear")
+HeadName = Literal["knn", "linear"]
+HEADS: tuple[HeadName, ...] = ("knn", "linear")
 REPEATS_KEPT_TOGETHER = 10
 STEP = 0.05  # between the scores at which labels needed are read off
 LEVEL = 0.95
@@ -69,7 +70,7 @@ class Curves(Config):
     per_class: tuple[int, ...] = Field(PER_CLASS, description="labels per class")
     percent: tuple[float, ...] = Field(PERCENT, description="shares of the training labels, in percent, stratified")
     repeats: int = Field(50, ge=2, description="draws of each size")
-    heads: tuple[Literal["knn", "linear"], ...] = Field(HEADS, min_length=1, description="knn, linear or both")
+    heads: tuple[HeadName, ...] = Field(HEADS, min_length=1, description="knn, linear or both")
     k: tuple[int, ...] = Field(KS, min_length=1, description="numbers of neighbours, chosen from on val")
     weights: Literal["softmax", "uniform"] = Field("softmax", description="how neighbours vote")
     C: tuple[float, ...] = Field(CS, min_length=1, description="inverse penalties, chosen from on val")
@@ -289,7 +290,9 @@ def label_efficiency(
 def _folds(dataset: Dataset, split: pd.DataFrame, codes: np.ndarray, settings: Curves, n_classes: int) -> list[Fold]:
     groups = dataset.groups()
     result = []
-    for (repeat, fold), rows in split.groupby(["repeat", "fold"], sort=True):
+    keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
+    for repeat, fold in keys:
+        rows = split[(split["repeat"] == repeat) & (split["fold"] == fold)]
         part = rows["split"].to_numpy(str)
         pool, val, test = (np.flatnonzero((part == name) & (codes >= 0)) for name in ("train", "val", "test"))
         where = f"split {settings.split!r}, repeat {repeat}, fold {fold}"

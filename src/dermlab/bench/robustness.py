@@ -197,7 +197,7 @@ def robustness(
     first = settings.metrics[0]
     point = {variant: value[first] for variant, value in zip(variants, values, strict=True)}
     replicates = {variant: draws[first] for variant, draws in zip(variants, drawn, strict=True)}
-    entries = []
+    entries: list[dict[str, Any]] = []
     for name in settings.corruptions:
         mine = [Variant(name, severity) for severity in settings.severities]
         mean = float(np.mean([point[variant] for variant in mine]))
@@ -342,8 +342,9 @@ class _Judge:
         self.questionnaire = questionnaire.iloc[rows].reset_index(drop=True)
         place = pd.Index(image_ids).get_indexer(pd.Index(table.frame["image_id"].astype(str)))
         self.folds = []
-        keys = table.frame[["repeat", "fold"]]
-        for (repeat, fold), members in keys.groupby(["repeat", "fold"]).indices.items():
+        keys = table.frame[["repeat", "fold"]].to_numpy(np.int64)
+        for repeat, fold in np.unique(keys, axis=0).tolist():
+            members = np.flatnonzero((keys == (repeat, fold)).all(axis=1))
             folder = probe.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
             encoder = None
             if (folder / "questionnaire.json").exists():

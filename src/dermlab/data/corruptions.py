@@ -113,7 +113,7 @@ def _noise(image: np.ndarray, level: float, random: np.random.Generator) -> np.n
     shape = (max(1, round(height * scale)), max(1, round(width * scale)))
     grains = random.standard_normal((*shape, 3), dtype=np.float32) * np.float32(255 * level)
     if shape != (height, width):
-        grains = cv2.resize(grains, (width, height), interpolation=cv2.INTER_NEAREST)
+        return _to_uint8(image + cv2.resize(grains, (width, height), interpolation=cv2.INTER_NEAREST))
     return _to_uint8(image + grains)
 
 
@@ -128,7 +128,9 @@ def _jpeg(image: np.ndarray, level: float, random: np.random.Generator) -> np.nd
     if scale < 1:
         small = cv2.resize(image, (round(width * scale), round(height * scale)), interpolation=cv2.INTER_AREA)
     written = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, int(level)])[1]
-    read = cv2.imdecode(written, cv2.IMREAD_COLOR)[..., ::-1]
+    decoded = cv2.imdecode(written, cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was written a line above
+    read = decoded[..., ::-1]
     if scale == 1:
         return np.ascontiguousarray(read)
     # Only the loss comes back to the large photo: its own detail is not what is tested here.
