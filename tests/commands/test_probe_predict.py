@@ -93,3 +93,24 @@ def test_a_wrong_turn_is_one_line(
     error = capsys.readouterr().err.strip().splitlines()
     assert expected in error[-1]
     assert error[-1].startswith("error: ")
+
+
+def test_random_weights_come_from_the_run_s_seed_and_its_device_is_on_record(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dermlab.features import extract
+
+    seeds, embed = [], extract.embed
+
+    def spy(*arguments: object, **options: object) -> extract.Features:
+        seeds.append(options.get("seed", 0))
+        return embed(*arguments, **options)
+
+    monkeypatch.setattr(extract, "embed", spy)
+    out = tmp_path / "run"
+    words = ["probe", str(clinic), "--encoder", "histogram", "--head", "knn", "--out", str(out), "--n_boot", "100"]
+    assert main([*words, "--seed", "3"]) == 0
+    assert main(["predict", str(out), str(clinic), "--out", str(tmp_path / "p.csv")]) == 0
+    assert seeds == [3, 3]
+    model = json.loads(next(out.rglob("model.json")).read_text())
+    assert (model["runtime"]["device"], model["runtime"]["precision"]) == ("cpu", "fp32")

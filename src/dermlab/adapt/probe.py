@@ -138,7 +138,7 @@ def run_probe(
     if features is None and settings.encoder is not None:
         from dermlab.features.extract import embed
 
-        features = embed(dataset, settings.encoder, runtime=runtime, batch_size=batch_size)
+        features = embed(dataset, settings.encoder, runtime=runtime, batch_size=batch_size, seed=settings.seed)
     inputs = _inputs(dataset, settings, target, features)
     made_with["encoder"] = features.encoder["fingerprint"] if features is not None else None
     _refuse_other_inputs(folder.path, made_with)
@@ -482,6 +482,8 @@ def _model_description(
         "head": settings.head.model_dump(mode="json"),
         "encoder": encoder,
         "encoder_name": settings.encoder,
+        "seed": settings.seed,  # random weights were drawn from it
+        "runtime": None if features is None else features.runtime,
         "target": target.model_dump(mode="json"),
         "unit": dataset.card.unit,
         "pooling": dataset.card.pooling,

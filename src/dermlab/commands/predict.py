@@ -132,6 +132,7 @@ def _features(probe: FittedProbe, dataset: Dataset, config: PredictConfig) -> Fe
         probe.model["encoder_name"],
         runtime=resolve(config.device, config.precision),
         batch_size=config.batch_size,
+        seed=probe.model["seed"],
     )
     trained = probe.model["encoder"]
     if features.encoder["fingerprint"] != trained["fingerprint"]:
