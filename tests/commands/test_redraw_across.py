@@ -1,4 +1,4 @@
-"""``dermlab redraw`` and ``dermlab across``, as a person or a script uses them."""
+"""``redraw``, ``across`` and training seeds in ``compare``, as a person or a script uses them."""
 
 from __future__ import annotations
 
@@ -105,3 +105,28 @@ def test_tables_that_cannot_be_read_are_one_line(tmp_path: Path, capsys: pytest.
         (tmp_path / "t.csv").write_text(text)
         assert main(["across", str(tmp_path / "t.csv")]) == 2
         assert told in capsys.readouterr().err
+
+
+def test_compare_sets_seeds_beside_patients_where_tables_carry_them(
+    tables: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    random, stacked = np.random.default_rng(0), []
+    for path in tables:
+        frame = pd.read_csv(path)
+        runs = [
+            frame.assign(seed=seed, p=np.clip(frame["p"] + 0.1 * random.normal(size=300), 0, 1)) for seed in range(3)
+        ]
+        stacked.append(str(tmp_path / f"{Path(path).stem}_seeds.csv"))
+        pd.concat(runs).to_csv(stacked[-1], index=False)
+    options = ["--probability", "p", "--classes", "ben,mal", "--group", "patient", "--metrics", "auroc,sens@spec=0.8"]
+    words = ["compare", *stacked, *options, "--n_boot", "200", "--n_permutations", "99", "--out", str(tmp_path / "cmp")]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert "over training seeds and 100 groups (patient), 300 units" in out
+    found = json.loads((tmp_path / "cmp" / "seeds.json").read_text())
+    assert [recipe["n_seeds"] for recipe in found["recipes"]] == [3, 3]
+    assert [entry["metric"] for entry in found["comparisons"]] == ["auroc", "sens@spec=0.8"]
+    words[1:3] = tables
+    assert main([*words[:-1], str(tmp_path / "plain")]) == 0
+    assert "training seeds" not in capsys.readouterr().out
+    assert not (tmp_path / "plain" / "seeds.json").exists()

@@ -41,11 +41,12 @@ class CompareConfig(Columns):
 
 @dataclass(frozen=True)
 class CompareResult:
-    """What was found: the content of ``comparison.json``, and the files written."""
+    """What was found: the content of ``comparison.json``, of ``seeds.json`` if there are several, the files written."""
 
     comparison: list[dict[str, Any]]
     names: tuple[str, ...]
     written: tuple[Path, ...]
+    seeds: dict[str, Any] | None = None
 
     def lines(self) -> list[str]:
         """Return what a person reads: a table for each metric, then the ranks."""
@@ -65,6 +66,10 @@ class CompareResult:
             lines.append("rank: " + ", ".join(f"{name} {placed[name]}" for name in order))
         told = dict.fromkeys(text for entry in self.comparison for text in entry["warnings"])
         lines += [""] * bool(told) + [f"warning: {text}" for text in told]
+        if self.seeds is not None:
+            from dermlab.evaluate.seeds import lines as over_seeds
+
+            lines += ["", *over_seeds(self.seeds)]
         return lines + [f"wrote {path}" for path in self.written]
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -76,13 +81,15 @@ def run(config: CompareConfig) -> CompareResult:
     """Read the tables and compare each pair."""
     from dermlab.commands.evaluate import read
     from dermlab.evaluate.compare import compare_predictions
+    from dermlab.evaluate.seeds import compare_recipes, recipes_of
 
     if len(config.tables) < 2:
         raise InputError("compare: needs at least two predictions tables")
     tables = [read(path, config, config.truth, config.target) for path in config.tables]
     names = named([str(table.meta.get("model")) for table in tables], config.tables, config.names)
+    by_name = dict(zip(names, tables, strict=True))
     comparison = compare_predictions(
-        dict(zip(names, tables, strict=True)),
+        by_name,
         metrics=config.metrics or None,
         split=config.split,
         margin=config.margin,
@@ -91,12 +98,18 @@ def run(config: CompareConfig) -> CompareResult:
         seed=config.seed,
         method=config.interval,
     )
+    recipes, seeds = recipes_of(by_name, config.split), None
+    if recipes is not None:
+        how: dict[str, Any] = {"metrics": config.metrics or None, "split": config.split}
+        seeds = compare_recipes(recipes, **how, n_boot=config.n_boot, seed=config.seed)
     written: tuple[Path, ...] = ()
     if config.out is not None:
         from dermlab.report.comparison import write_comparison
 
         written = (write_json(config.out / "comparison.json", comparison), write_comparison(config.out))
-    return CompareResult(comparison, names, written)
+        if seeds is not None:
+            written += (write_json(config.out / "seeds.json", seeds),)
+    return CompareResult(comparison, names, written, seeds)
 
 
 def named(models: list[str], paths: tuple[Path, ...], names: tuple[str, ...]) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ from dermlab.evaluate.predictions import Predictions
 ENOUGH_SEEDS = 3
 
 
-def recipes_of(tables: Mapping[str, Predictions]) -> dict[str, list[Predictions]] | None:
+def recipes_of(tables: Mapping[str, Predictions], split: str = "test") -> dict[str, list[Predictions]] | None:
     """Return the recipes among tables, each with its runs; None where no recipe has several seeds.
 
     Tables of the same model (``recipe`` in the sidecar, else ``model``) whose seeds differ are runs of one recipe, as
@@ -44,18 +44,23 @@ def recipes_of(tables: Mapping[str, Predictions]) -> dict[str, list[Predictions]
 
     Args:
         tables: tables by name; a recipe of a single table keeps that name.
+        split: the split whose seeds count.
     """
+
+    def seeds_of(table: Predictions) -> list[int]:
+        return table.part(split).frame["seed"].unique().tolist()
+
     homes: dict[str, list[str]] = {}
     for name, table in tables.items():
         homes.setdefault(str(table.meta.get("recipe") or table.meta.get("model") or name), []).append(name)
     recipes: dict[str, list[Predictions]] = {}
     for recipe, members in homes.items():
-        seeds = [seed for name in members for seed in tables[name].frame["seed"].unique()]
+        seeds = [seed for name in members for seed in seeds_of(tables[name])]
         if len(members) > 1 and len(set(seeds)) == len(seeds):
             recipes[recipe] = [tables[name] for name in members]
         else:
             recipes |= {name: [tables[name]] for name in members}
-    several = any(sum(table.frame["seed"].nunique() for table in runs) > 1 for runs in recipes.values())
+    several = any(sum(len(seeds_of(table)) for table in runs) > 1 for runs in recipes.values())
     return recipes if several else None
 
 
