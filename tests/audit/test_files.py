@@ -111,3 +111,33 @@ def test_headers_are_read_without_trusting_them(tmp_path: Path) -> None:
     assert headers["width_px"].tolist()[0] == 50
     assert headers["format"].tolist() == ["JPEG", "", ""]
     assert headers["bytes"].isna().tolist() == [False, False, True]
+
+
+def test_a_dicom_header_that_names_a_patient_or_admits_burnt_in_text_is_told(good: list[Path]) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian
+
+    paths = []
+    for name, (patient, burnt) in {"named": ("Rossi^Paolo", "NO"), "burnt": ("", "YES"), "bare": ("", "NO")}.items():
+        dataset = pydicom.Dataset()
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+        dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+        dataset.PatientName, dataset.BurnedInAnnotation = patient, burnt
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID
+        dataset.Rows = dataset.Columns = 64
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit, dataset.PixelRepresentation = 7, 0
+        dataset.PixelData = np.asarray(texture(5, 64).convert("L")).tobytes()
+        paths.append(good[0].parent / f"{name}.dcm")
+        dataset.save_as(paths[-1], enforce_file_format=True)
+    headers = read_headers(paths)
+    assert headers["personal"].tolist() == ["patient's name", "DICOM flag of burnt-in text", ""]
+    assert headers["width_px"].tolist() == [64.0] * 3
+    assert set(headers["format"]) == {"DICOM"}
+    finding = findings_of([*good, *paths])["personal-data"]
+    assert finding.evidence["kinds"] == {"patient's name": 1, "DICOM flag of burnt-in text": 1}
