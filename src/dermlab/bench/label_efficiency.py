@@ -34,7 +34,7 @@ from dermlab.evaluate.cases import Cases
 from dermlab.evaluate.compare import holm
 from dermlab.evaluate.intervals import expanded, resample
 from dermlab.evaluate.metrics import Evaluation, metric
-from dermlab.features.neighbours import Neighbourhood
+from dermlab.features.neighbours import Neighbourhood, nearest
 
 if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
@@ -44,7 +44,8 @@ PERCENT = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 HeadName = Literal["knn", "linear"]
 HEADS: tuple[HeadName, ...] = ("knn", "linear")
-REPEATS_KEPT_TOGETHER = 10
+REPEATS_KEPT_TOGETHER = 25
+MOST_SIMILARITIES = 1 << 28  # of val and test photos with the pool, kept at once (2 GB)
 STEP = 0.05  # between the scores at which labels needed are read off
 LEVEL = 0.95
 UNDEFINED_SHARE = 0.05
@@ -403,7 +404,10 @@ class NearestNeighbours:
     def __init__(self, values: np.ndarray, fold: Fold, settings: Curves, classes: Sequence[str]) -> None:
         """Multiply the val and test photos of a fold with its pool."""
         self.fold, self.settings, self.classes = fold, settings, classes
-        self.neighbourhood = Neighbourhood(values[np.concatenate([fold.val, fold.test])], values[fold.pool])
+        self.queries, self.bank = values[np.concatenate([fold.val, fold.test])], values[fold.pool]
+        self.neighbourhood: Neighbourhood | None = None
+        if len(self.queries) * len(self.bank) <= MOST_SIMILARITIES:
+            self.neighbourhood = Neighbourhood(self.queries, self.bank)
 
     def predict(self, draws: Sequence[np.ndarray]) -> Answers:
         """Return the answers of each draw for the test part, ``k`` chosen on val; ties go to the larger ``k``."""
@@ -413,7 +417,7 @@ class NearestNeighbours:
         temperature = 0.07 if self.settings.weights == "softmax" else None
         for rows in draws:
             ks = sorted({min(k, len(rows)) for k in self.settings.k})
-            similarity, index = self.neighbourhood.nearest(rows, ks[-1])
+            similarity, index = self._nearest(rows, ks[-1])
             near = pool_codes[index]
             every = votes(similarity[:n_val], near[:n_val], ks, len(self.classes), temperature)
             scores = scores_of(fold.codes[fold.val], every, self.settings.metrics[0], self.classes)
@@ -428,6 +432,12 @@ class NearestNeighbours:
             np.array(chosen, np.float64),
             np.ones(len(kept), bool),
         )
+
+    def _nearest(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.neighbourhood is not None:
+            return self.neighbourhood.nearest(rows, k)
+        similarity, index = nearest(self.queries, self.bank[rows], k)
+        return similarity, rows[index]
 
 
 class Linear:
@@ -510,31 +520,44 @@ class Curve:
         two sizes on a straight line over the logarithm of the number of labels. A score that the smallest draw already
         has is given the smallest draw's number.
         """
-        columns = np.concatenate([self.value[:, None], self.replicates], axis=1)
-        found = np.array([crossing(self.labels, column, score) for column in columns.T])
+        found = crossing(self.labels, np.concatenate([self.value[:, None], self.replicates], axis=1), score)
         return float(found[0]), found[1:]
 
 
-def crossing(labels: np.ndarray, values: np.ndarray, score: float) -> float:
-    """Return where a curve, made monotone, first reaches ``score``; inf where it does not.
+def crossing(labels: np.ndarray, values: np.ndarray, score: float) -> np.ndarray:
+    """Return where curves, made monotone, first reach ``score``, float64 (B,); inf where one does not.
 
     Args:
         labels: ascending numbers of labels, float (S,).
-        values: the metric at each, float (S,).
+        values: the metric at each, a column a curve, float (S, B).
         score: what is to be reached.
     """
-    from sklearn.isotonic import isotonic_regression
+    rising = monotone(values)
+    reached = rising >= score - 1e-12
+    at = reached.argmax(axis=0)
+    column = np.arange(values.shape[1])
+    before = np.maximum(at - 1, 0)
+    below, above = rising[before, column], rising[at, column]
+    share = np.where(above > below, (score - below) / np.where(above > below, above - below, 1.0), 1.0)
+    between = labels[before] * (labels[at] / labels[before]) ** share
+    return np.where(reached.any(axis=0), np.where(at == 0, labels[0], between), np.inf)
 
-    rising = isotonic_regression(values)
-    reached = np.flatnonzero(rising >= score - 1e-12)
-    if not len(reached):
-        return np.inf
-    at = int(reached[0])
-    if at == 0:
-        return float(labels[0])
-    below, above = rising[at - 1], rising[at]
-    share = (score - below) / (above - below)
-    return float(labels[at - 1] * (labels[at] / labels[at - 1]) ** share)
+
+def monotone(values: np.ndarray) -> np.ndarray:
+    """Return the isotonic regression of each column of ``values`` (S, B), all points of equal weight.
+
+    By the max-min formula (Robertson, Wright & Dykstra 1988, "Order restricted statistical inference", theorem 1.4.4),
+    which takes few sizes and many replicates in few steps.
+    """
+    n = len(values)
+    sums = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
+    result = np.full(values.shape, -np.inf)
+    for first in range(n):
+        least = np.full(values.shape[1], np.inf)
+        for last in range(n - 1, first - 1, -1):
+            least = np.minimum(least, (sums[last + 1] - sums[first]) / (last + 1 - first))
+            result[last] = np.maximum(result[last], least)
+    return result
 
 
 def _report(
