@@ -16,6 +16,7 @@ import numpy as np
 
 MAX_NEWTON = 100
 MAX_INNER = 200
+ROWS = 400  # of 768 columns in single precision: about a megabyte, which stays in a core's cache
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,17 @@ class LogisticPath:
         weighted = weight * probabilities
 
         def hessian(W: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            direction = self._logits(W, b)
-            product = weighted * (direction - (probabilities * direction).sum(axis=1, keepdims=True))
-            return self._back(product) + penalty * W, product.sum(axis=0)
+            # A few rows at a time, forth and back, so that they are read from memory once and not twice.
+            single = W.astype(self.Z.dtype)
+            curved_W, curved_b = penalty * W, np.zeros_like(b)
+            for start in range(0, len(self.Z), ROWS):
+                rows = slice(start, start + ROWS)
+                Z, p = self.Z[rows], probabilities[rows]
+                direction = Z @ single + b
+                product = weighted[rows] * (direction - (p * direction).sum(axis=1, keepdims=True))
+                curved_W += Z.T @ product.astype(self.Z.dtype)
+                curved_b += product.sum(axis=0)
+            return curved_W, curved_b
 
         step_W, step_b = np.zeros_like(gradient_W), np.zeros_like(gradient_b)
         rest_W, rest_b = -gradient_W, -gradient_b
