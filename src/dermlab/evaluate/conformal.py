@@ -21,17 +21,19 @@ from dermlab.evaluate.fitting import (
     TOO_FEW,
     Fitting,
     Weighted,
+    as_ratios,
     fitting_places,
-    grouped_means,
     groups_needed,
     pooled_quantile,
     promise,
     scored_rows,
+    share,
     within,
 )
 from dermlab.evaluate.intervals import Estimate, wilson_grouped
 from dermlab.evaluate.levels import NOT_RECORDED, choose_levels, describing_columns
 from dermlab.evaluate.predictions import Predictions
+from dermlab.evaluate.ratios import estimate_ratios
 
 Score = Literal["lac", "aps"]
 Grouping = Literal["weighted", "one_per_group"]
@@ -103,7 +105,7 @@ def conformal_sets(
             has (skin type, sex, age, site, …); an empty list: none.
         fitted_on: the split that thresholds are taken from.
         split: the split that reports.
-        n_boot: bootstrap replicates over groups.
+        n_boot: bootstrap replicates over groups, for sizes; shares have Wilson's interval.
         seed: of the bootstrap, and of the choice of ``one_per_group``.
         level: coverage of the intervals.
 
@@ -149,57 +151,36 @@ def conformal_sets(
     ones = [np.ones(len(cases)) for cases in found.sets]
     by_class = {name: [cases.truth == code for cases in found.sets] for code, name in enumerate(predictions.classes)}
     columns, told = _subgroups(fitting, found, split, subgroups)
-    quantities: dict[str, list[Weighted]] = {
+    shares: dict[str, list[Weighted]] = {
         "coverage": list(zip(covered, ones, strict=True)),
-        "mean_size": list(zip(sizes, ones, strict=True)),
         "share_empty": [(size == 0, one) for size, one in zip(sizes, ones, strict=True)],
         "share_single": [(size == 1, one) for size, one in zip(sizes, ones, strict=True)],
         "share_all": [(size == n_classes, one) for size, one in zip(sizes, ones, strict=True)],
-        "accuracy_of_single": [(hit, (size == 1).astype(np.float64)) for hit, size in zip(covered, sizes, strict=True)],
+        "accuracy_of_single": [(hit, (size == 1) * 1.0) for hit, size in zip(covered, sizes, strict=True)],
     }
-    shares = [name for name in quantities if name != "mean_size"]
     parts = {("per_class", name): members for name, members in by_class.items()} | {
         (column, value): members for column, values in columns.items() for value, members in values.items()
     }
+    averaged: dict[str, list[Weighted]] = {"mean_size": list(zip(sizes, ones, strict=True))}
     for (column, value), members in parts.items():
-        for what, values in (("coverage", covered), ("mean_size", sizes)):
-            quantities[f"{what}|{column}|{value}"] = [
-                (one, member.astype(np.float64)) for one, member in zip(values, members, strict=True)
-            ]
-        shares.append(f"coverage|{column}|{value}")
-    figures = grouped_means(found, quantities, shares=shares, n_boot=n_boot, seed=seed, level=level)
-    of_groups = _coverage_of_groups(found, covered, n_boot, seed, level)
-
+        averaged[f"{column}|{value}"] = [(size, own * 1.0) for size, own in zip(sizes, members, strict=True)]
+    mean_size = estimate_ratios(as_ratios(found, averaged), n_boot=n_boot, seed=seed, level=level)
+    of_groups = _coverage_of_groups(found, covered, level)
     n_subgroups = max(1, sum(len(values) for values in columns.values()))
     strict = {"per_class": 1 - (1 - level) / n_classes, "subgroups": 1 - (1 - level) / n_subgroups}
-    judged = {
-        kind: grouped_means(
-            found,
-            {
-                f"{column}|{value}": quantities[f"coverage|{column}|{value}"]
-                for column, value in parts
-                if (column == "per_class") == (kind == "per_class")
-            },
-            shares=[f"{column}|{value}" for column, value in parts if (column == "per_class") == (kind == "per_class")],
-            n_boot=n_boot,
-            seed=seed,
-            level=strict[kind],
-        )
-        for kind in strict
-    }
 
     def part(column: str, value: str) -> dict[str, Any]:
         members = parts[column, value]
         units = np.unique(np.concatenate([unit[own] for unit, own in zip(found.unit, members, strict=True)]))
         n_groups = len(np.unique(found.group_of_unit[units]))
-        kind = "per_class" if column == "per_class" else "subgroups"
-        said = promise(judged[kind][f"{column}|{value}"], coverage) if n_groups >= FEW_GROUPS else TOO_FEW
+        weighted = [(hit, own * 1.0) for hit, own in zip(covered, members, strict=True)]
+        judged = share(found, weighted, strict["per_class" if column == "per_class" else "subgroups"])
         return {
             "n": len(units),
             "n_groups": n_groups,
-            "coverage": figures[f"coverage|{column}|{value}"].to_dict(),
-            "mean_size": figures[f"mean_size|{column}|{value}"].to_dict(),
-            "verdict": said,
+            "coverage": share(found, weighted, level).to_dict(),
+            "mean_size": mean_size[f"{column}|{value}"].to_dict(),
+            "verdict": promise(judged, coverage) if n_groups >= FEW_GROUPS else TOO_FEW,
         }
 
     fitted = _fitted_counts(fitting, limits)
@@ -214,23 +195,21 @@ def conformal_sets(
         "class_conditional": class_conditional,
         "grouping": grouping,
         "coverage_aimed": coverage,
-        "coverage": figures["coverage"].to_dict(),
         "coverage_of_groups": of_groups.to_dict(),
         "verdict": promise(of_groups, coverage),
-        "mean_size": figures["mean_size"].to_dict(),
+        "mean_size": mean_size["mean_size"].to_dict(),
         "sizes": np.mean([np.bincount(size, minlength=n_classes + 1) / len(size) for size in sizes], axis=0).tolist(),
-        **{name: figures[name].to_dict() for name in shares[1:5]},
+        **{name: share(found, weighted, level).to_dict() for name, weighted in shares.items()},
         "per_class": {name: {**part("per_class", name), **fitted[name]} for name in predictions.classes},
         "subgroups": {
             column: [{"level": value, **part(column, value)} for value in values] for column, values in columns.items()
         },
         "thresholds": thresholds,
         "interval": {
-            "method": "percentile",
+            "method": "wilson",
             "level": level,
             "n_boot": n_boot,
             "seed": seed,
-            "wilson": sorted({name.partition("|")[0] for name in shares}) if len(found.sets) == 1 else [],
             "level_of_verdicts": strict,
         },
         "warnings": [
@@ -315,19 +294,14 @@ def _subgroups(
     return result, told
 
 
-def _coverage_of_groups(
-    found: CaseSets, covered: Sequence[np.ndarray], n_boot: int, seed: int, level: float
-) -> Estimate:
+def _coverage_of_groups(found: CaseSets, covered: Sequence[np.ndarray], level: float) -> Estimate:
     """Return the coverage with groups weighing alike: the mean over groups of the share of their cases covered."""
-    if len(found.sets) == 1:
-        group = found.sets[0].group
-        n = np.bincount(group, minlength=len(found.groups))
-        share = np.bincount(group, weights=covered[0], minlength=len(found.groups))[n > 0] / n[n > 0]
-        return wilson_grouped(share, np.arange(len(share)), level)
-    weighted = []
+    n, hits = np.zeros(len(found.groups)), np.zeros(len(found.groups))
     for cases, hit in zip(found.sets, covered, strict=True):
-        weighted.append((hit, 1 / np.bincount(cases.group, minlength=len(found.groups))[cases.group]))
-    return grouped_means(found, {"coverage": weighted}, n_boot=n_boot, seed=seed, level=level)["coverage"]
+        n += np.bincount(cases.group, minlength=len(n))
+        hits += np.bincount(cases.group, weights=hit, minlength=len(n))
+    share_of_group = hits[n > 0] / n[n > 0]
+    return wilson_grouped(share_of_group, np.arange(len(share_of_group)), level)
 
 
 def _fitted_counts(fitting: Fitting, limits: np.ndarray) -> dict[str, dict[str, Any]]:

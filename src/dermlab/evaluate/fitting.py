@@ -6,7 +6,7 @@ the other rows of the same fold, and report pooled test rows. That much they sha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,7 @@ from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import CaseSets
 from dermlab.evaluate.intervals import Estimate, wilson_grouped
 from dermlab.evaluate.predictions import Predictions, pool_units
-from dermlab.evaluate.ratios import Ratios, estimate_ratios
+from dermlab.evaluate.ratios import Ratios
 
 HELD, BROKEN, CANNOT_TELL, TOO_FEW = "held", "broken", "cannot tell", "too few"
 ROUNDING = 1e-9
@@ -135,42 +135,36 @@ def scored_rows(found: CaseSets, frame: pd.DataFrame, split: str) -> list[np.nda
     return result
 
 
-def grouped_means(
-    found: CaseSets,
-    quantities: Mapping[str, Sequence[Weighted]],
-    *,
-    shares: Collection[str] = (),
-    n_boot: int,
-    seed: int,
-    level: float,
-) -> dict[str, Estimate]:
-    """Return means over cases with intervals over groups, averaged over the case sets.
+def share(found: CaseSets, weighted: Sequence[Weighted], level: float) -> Estimate:
+    """Return a share of cases with Wilson's interval over groups, which stays honest near 0 and 1.
+
+    The case sets (repeats, seeds) are put together; the answers about one patient in several of them are one cluster.
 
     Args:
         found: the case sets.
-        quantities: by name, for each case set, (N,) values and (N,) weights; weight 0 leaves a case out.
-        shares: names of quantities that are shares (values 0 and 1, weights too): with a single case set they get
-            Wilson's interval, which stays honest near 0 and 1; all others get the percentile bootstrap over groups.
-        n_boot: bootstrap replicates.
-        seed: of the bootstrap.
-        level: coverage of the intervals.
+        weighted: for each case set, (N,) successes (0 or 1) and (N,) weights, 1 for the cases that count, else 0.
+        level: coverage of the interval.
     """
-    result: dict[str, Estimate] = {}
-    if len(found.sets) == 1:
-        group = found.sets[0].group
-        for name in shares:
-            values, weights = quantities[name][0]
-            inside = weights > 0
-            result[name] = wilson_grouped(values[inside].astype(np.float64), group[inside], level)
-    names = [name for name in quantities if name not in result]
-    if not names:
-        return result
+    hits, groups = [], []
+    for cases, (values, weights) in zip(found.sets, weighted, strict=True):
+        inside = weights > 0
+        hits.append(values[inside].astype(np.float64))
+        groups.append(cases.group[inside])
+    return wilson_grouped(np.concatenate(hits), np.concatenate(groups), level)
+
+
+def as_ratios(found: CaseSets, quantities: Mapping[str, Sequence[Weighted]]) -> Ratios:
+    """Return weighted means over cases, averaged over the case sets, in the form that is drawn from by groups.
+
+    Args:
+        found: the case sets.
+        quantities: by name, for each case set, (N,) values and (N,) weights.
+    """
     terms = []
     for place in range(len(found.sets)):
-        counted = {name: quantities[name][place] for name in names}
-        terms.append({name: (np.where(w > 0, v, 0.0) * w, w.astype(np.float64)) for name, (v, w) in counted.items()})
-    ratios = Ratios(terms, [cases.group for cases in found.sets], len(found.groups))
-    return result | estimate_ratios(ratios, n_boot=n_boot, seed=seed, level=level)
+        counted = {name: weighted[place] for name, weighted in quantities.items()}
+        terms.append({name: (values * weights, weights * 1.0) for name, (values, weights) in counted.items()})
+    return Ratios(terms, [cases.group for cases in found.sets], len(found.groups))
 
 
 def pooled_quantile(scores: np.ndarray, group: np.ndarray, level: float, *, finite_sample: bool = True) -> float:

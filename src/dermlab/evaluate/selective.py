@@ -18,12 +18,13 @@ from dermlab.evaluate.fitting import (
     Fitting,
     Place,
     Weighted,
+    as_ratios,
     fitting_places,
-    grouped_means,
     groups_needed,
     pooled_quantile,
     promise,
     scored_rows,
+    share,
     within,
 )
 from dermlab.evaluate.intervals import Estimate, interval, resample
@@ -186,7 +187,7 @@ def referral(
         fitted_on: the split that thresholds are chosen on.
         split: the split that reports.
         finite_sample: allow for how few ``val`` groups there are.
-        n_boot: bootstrap replicates over groups, where Wilson's interval does not serve.
+        n_boot: bootstrap replicates over groups, for ``error_saved``; shares have Wilson's interval.
         seed: of the bootstrap.
         level: coverage of the intervals.
 
@@ -198,7 +199,7 @@ def referral(
                            "n", "n_groups" (cases it rests on), "verdict": "held" | "broken" | "cannot tell",
                            "statement": one sentence}],
              "coverage": estimate, "referred_per_100": estimate, "error_kept": estimate, "error_referred": estimate,
-             "error_all": estimate,
+             "error_all": estimate, "error_saved": estimate (paired: error of all less error of the kept),
              "per_class": {"ACK": {"n", "n_groups", "referred": estimate}},
              "thresholds": [{"fold", "repeat", "seed", "n", "n_groups", "refer_below": confidence, or null where there
                              is no such promise, "refer_from": {"MEL": probability}, "refers_all": bool}],
@@ -247,7 +248,8 @@ def referral(
     rows = scored_rows(found, fitting.predictions.frame, split)
     sent = [referred[places].astype(np.float64) for places in rows]
     quantities = _quantities(found, sent, promises)
-    figures = grouped_means(found, quantities, shares=tuple(quantities), n_boot=n_boot, seed=seed, level=level)
+    figures = {name: share(found, weighted, level) for name, weighted in quantities.items()}
+    saved = _saved(found, quantities, n_boot, seed, level)
     told = []
     if max_error is not None:
         told.append(_kept_promise(found, ERROR, [], max_error, figures["error_kept"], quantities["error_kept"]))
@@ -255,17 +257,17 @@ def referral(
         names = [predictions.classes[code] for code in codes]
         key = f"sensitivity:{number}"
         told.append(_kept_promise(found, "sensitivity", names, aim, figures[key], quantities[key]))
-    share = figures["coverage"]
-    per_100 = {key: None if np.isnan(value) else 100 * (1 - value) for key, value in _turned(share).items()}
-    method = "wilson" if len(found.sets) == 1 else "percentile"
+    kept = figures["coverage"]
+    per_100 = {key: None if np.isnan(value) else 100 * (1 - value) for key, value in _turned(kept).items()}
     return {
         **_heading(predictions, found, split),
         "fitted_on": fitted_on,
         "finite_sample": finite_sample,
         "promises": told,
-        "coverage": share.to_dict(),
+        "coverage": kept.to_dict(),
         "referred_per_100": per_100,
         **{name: figures[name].to_dict() for name in ("error_kept", "error_referred", "error_all")},
+        "error_saved": saved.to_dict(),
         "per_class": {
             name: {
                 **_counted(found, quantities[f"referred:{name}"]),
@@ -274,7 +276,7 @@ def referral(
             for name in predictions.classes
         },
         "thresholds": thresholds,
-        "interval": {"method": method, "level": level, "n_boot": n_boot, "seed": seed},
+        "interval": {"method": "wilson", "level": level, "n_boot": n_boot, "seed": seed},
         "warnings": [*found.warnings, *warnings],
     }
 
@@ -370,6 +372,16 @@ def _quantities(
         for name, entry in entries.items():
             result.setdefault(name, []).append(entry)
     return result
+
+
+def _saved(
+    found: CaseSets, quantities: Mapping[str, Sequence[Weighted]], n_boot: int, seed: int, level: float
+) -> Estimate:
+    """Return by how much the error among the kept lies below that among all, paired on the same draws of groups."""
+    ratios = as_ratios(found, {name: quantities[name] for name in ("error_all", "error_kept")})
+    values, drawn = ratios.value(), resample([ratios], n_boot=n_boot, seed=seed)[0]
+    difference = drawn["error_all"] - drawn["error_kept"]
+    return interval(values["error_all"] - values["error_kept"], difference, len(found.groups), level=level)
 
 
 def _counted(found: CaseSets, weighted: Sequence[Weighted]) -> dict[str, int]:
