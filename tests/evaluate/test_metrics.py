@@ -329,6 +329,27 @@ def test_operating_points_agree_with_torchmetrics() -> None:
         assert score(label, probabilities, f"spec@sens={least}:3") == pytest.approx(float(expected), abs=1e-6)
 
 
+def test_other_metrics_agree_with_torchmetrics() -> None:
+    torch = pytest.importorskip("torch")
+    import torchmetrics.functional.classification as theirs
+
+    label, probabilities, _ = simulated(7, n=250)
+    scores, truth, how = torch.tensor(probabilities), torch.tensor(label), {"num_classes": 4}
+    expected = {
+        "top2": theirs.multiclass_accuracy(scores, truth, top_k=2, average="micro", **how),
+        "balanced_accuracy": theirs.multiclass_accuracy(scores, truth, average="macro", **how),
+        "macro_f1": theirs.multiclass_f1_score(scores, truth, average="macro", **how),
+        "weighted_f1": theirs.multiclass_f1_score(scores, truth, average="weighted", **how),
+        "kappa": theirs.multiclass_cohen_kappa(scores, truth, **how),
+        "auroc": theirs.multiclass_auroc(scores, truth, **how),
+        "auprc": theirs.multiclass_average_precision(scores, truth, **how),
+        "specificity:2": theirs.multiclass_specificity(scores, truth, average="none", **how)[2],
+        "npv:2": theirs.multiclass_negative_predictive_value(scores, truth, average="none", **how)[2],
+    }
+    for name, value in expected.items():
+        assert score(label, probabilities, name) == pytest.approx(float(value), abs=1e-6), name
+
+
 def test_net_benefit_by_hand_and_its_reference_lines() -> None:
     """Vickers & Elkin 2006: 10 patients, 4 ill; at 20 % 3 of the ill and 2 of the well are treated: .3 - .2 / 4."""
     label = np.array([1] * 4 + [0] * 6)

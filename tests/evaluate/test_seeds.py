@@ -40,7 +40,7 @@ def hits(table: Any) -> np.ndarray:
 
 def test_accuracy_is_analysed_as_obuchowski_and_rockette_do(table: Callable[..., Any]) -> None:
     """Independent photos: error covariances from the answers themselves stand for those of the bootstrap."""
-    bases = [table(3, name=name, skill=skill, n_groups=10**7) for name, skill in (("a", 2.0), ("b", 1.5))]
+    bases = [table(3, name=name, skill=skill, n_groups=10**6) for name, skill in (("a", 2.0), ("b", 1.5))]
     runs = [[trained(bases[0], seed) for seed in range(4)], [trained(bases[1], 10 + seed) for seed in range(3)]]
     found = compare_recipes({"a": runs[0], "b": runs[1]}, metrics=["top1"], n_boot=4000)
     right = [np.stack([hits(one) for one in side]) for side in runs]

@@ -153,3 +153,35 @@ def test_the_room_is_light_and_callable() -> None:
         "assert not {'sklearn', 'torch', 'scipy.stats'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_metrics_asked_for_by_name_come_with_intervals(table: Callable[..., Any]) -> None:
+    """Proportions among given cases have Wilson's interval, so that one found always is not certain."""
+    names = ["sens@thr=0.0001:MEL", "sens@spec=0.9:MEL", "net_benefit@thr=0.1:MEL", "top2"]
+    metrics = summarise(table(0), metrics=names, n_boot=200)
+    assert list(metrics["further"]) == names
+    always = metrics["further"]["sens@thr=0.0001:MEL"]
+    assert always["value"] == 1.0
+    assert always["low"] < 1.0
+    assert always["high"] == 1.0
+    for name in names[1:]:
+        found = metrics["further"][name]
+        assert found["low"] < found["value"] < found["high"]
+    assert {"recall", "specificity", "precision", "npv", names[0]} <= set(metrics["interval"]["wilson"])
+    assert "further" not in summarise(table(0), n_boot=100)
+    area = metrics["auroc"]["delong"]
+    assert area["high"] - area["low"] == pytest.approx(metrics["auroc"]["high"] - metrics["auroc"]["low"], rel=0.25)
+    with pytest.raises(InputError, match="operating points"):
+        summarise(table(0), metrics=["sens@spec=0.9@thr=0.5:MEL"])
+
+
+def test_the_wilson_interval_of_precision_is_that_of_the_cases_so_called(table: Callable[..., Any]) -> None:
+    one = table(0, n_groups=10**6)
+    metrics = summarise(one, n_boot=100)
+    frame = one.frame
+    said = np.array(one.classes)[frame[[f"p:{name}" for name in one.classes]].to_numpy().argmax(axis=1)]
+    for name in one.classes:
+        right = int(((said == name) & (frame["label"] == name)).sum())
+        found = metrics["per_class"][name]["precision"]
+        assert found["value"] == pytest.approx(right / (said == name).sum())
+        assert (found["low"], found["high"]) == pytest.approx(wilson(right, int((said == name).sum())))

@@ -11,7 +11,7 @@ from dermlab.evaluate.calibration import expected_ece, reliability_bins
 from dermlab.evaluate.cases import CaseSets, case_sets
 from dermlab.evaluate.influence import delong_interval
 from dermlab.evaluate.intervals import Estimate, Method, estimate, wilson_grouped
-from dermlab.evaluate.metrics import ORDINAL, PER_CLASS, Evaluation, confusion_matrix, defined, top_k_credit
+from dermlab.evaluate.metrics import ORDINAL, PER_CLASS, Evaluation, confusion_matrix, defined, point, top_k_credit
 from dermlab.evaluate.predictions import Predictions
 
 PROMISED = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
@@ -50,7 +50,7 @@ def summarise(
     names = [name for name in (*PROMISED, *FURTHER) if defined(name, first)]
     evaluation = Evaluation(found.sets, list(dict.fromkeys([*names, *metrics])))
     estimates = estimate([evaluation], n_boot=n_boot, seed=seed, method=method, level=level)[0]
-    wilson = _wilson(found, level)
+    wilson = _wilson(found, level, metrics)
     estimates.update(wilson)
     nothing = Estimate(np.nan, np.nan, np.nan, method)
     frame = predictions.part(split).frame
@@ -77,7 +77,7 @@ def summarise(
             "level": level,
             "n_boot": n_boot,
             "seed": seed,
-            "wilson": sorted({name.partition(":")[0] for name in wilson}),
+            "wilson": sorted({name if point(name) else name.partition(":")[0] for name in wilson}),
         },
     }
     if metrics:
@@ -97,7 +97,7 @@ def summarise(
     return result
 
 
-def _wilson(found: CaseSets, level: float) -> dict[str, Estimate]:
+def _wilson(found: CaseSets, level: float, further: Sequence[str]) -> dict[str, Estimate]:
     """Return Wilson's intervals of the metrics that are single proportions, where there is one case set.
 
     A class of three cases, all found, has a bootstrap interval of no width; Wilson's stays honest.
@@ -106,12 +106,26 @@ def _wilson(found: CaseSets, level: float) -> dict[str, Estimate]:
         return {}
     cases = found.sets[0]
     correct = cases.correct()
+
+    def share(right: np.ndarray, among: np.ndarray) -> Estimate:
+        return wilson_grouped(right[among].astype(np.float64), cases.group[among], level)
+
     result = {"top1": wilson_grouped(correct, cases.group, level)}
     if cases.probabilities is not None:
         result["top3"] = wilson_grouped(top_k_credit(cases, 3), cases.group, level)
     for code, name in enumerate(cases.classes):
-        own = cases.truth == code
-        result[f"recall:{name}"] = wilson_grouped(correct[own], cases.group[own], level)
+        own, said = cases.truth == code, cases.predicted == code
+        result[f"recall:{name}"] = share(said, own)
+        result[f"specificity:{name}"] = share(~said, ~own)
+        result[f"precision:{name}"] = share(own, said)
+        result[f"npv:{name}"] = share(~own, ~said)
+    for asked in map(point, further):
+        threshold = asked and asked.stated("thr")
+        if asked and threshold is not None and asked.wanted in ("sens", "spec"):
+            assert cases.probabilities is not None
+            code = asked.code(cases)
+            own, called = cases.truth == code, cases.probabilities[:, code] >= threshold
+            result[asked.name] = share(called, own) if asked.wanted == "sens" else share(~called, ~own)
     return result
 
 
