@@ -40,6 +40,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("robustness",): "robustness",
     ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
+    ("report",): "report",
 }
 VERBS = frozenset(COMMANDS.values())
 

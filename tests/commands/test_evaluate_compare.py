@@ -44,10 +44,8 @@ def test_a_table_of_another_tool_is_scored(tmp_path: Path, capsys: pytest.Captur
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert (metrics["n"], metrics["n_groups"], metrics["classes"]) == (150, 50, CLASSES)
     assert f"{100 * metrics['top1']['value']:.1f}%" in out
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        *("confusion_matrix.svg", "evaluation.html", "metrics.json", "predictions.parquet"),
-        *("predictions.parquet.json", "reliability.svg"),
-    ]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"evaluation.html", "confusion_matrix.svg", "reliability.svg", "selective.json"} <= written
 
 
 def test_what_evaluate_wrote_can_be_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,3 +188,124 @@ def test_different_images_are_counted(tmp_path: Path, capsys: pytest.CaptureFixt
     pd.read_csv(second).head(140).to_csv(second, index=False)
     assert main(["compare", str(first), str(second), *OPTIONS]) == 2
     assert "140 in both, 10 only in a, 0 only in b" in capsys.readouterr().err
+
+
+def other_form(table: Path, path: Path, form: str) -> list[str]:
+    """Write the same answers as another tool might, and return the options that explain them."""
+    frame = pd.read_csv(table)
+    scores = frame[[f"score_{name}" for name in CLASSES]].to_numpy()
+    kept = frame[["isic_id", "dx", "patient"]]
+    names = ["--id", "isic_id", "--label", "dx", "--group", "patient"]
+    if form == "logits":
+        kept = kept.join(pd.DataFrame(np.log(scores) + 3.0, columns=[f"z_{name}" for name in CLASSES]))
+        names += ["--probability_prefix", "z_", "--scores", "logits"]
+    elif form == "plain class names":
+        kept = kept.join(pd.DataFrame(scores, columns=CLASSES))
+        names += ["--classes", ",".join(CLASSES)]
+    elif form == "hard labels":
+        kept = kept.assign(said=[CLASSES[code] for code in scores.argmax(axis=1)])
+        names += ["--prediction", "said"]
+    elif form == "one probability":
+        kept = kept.assign(dx=kept["dx"].where(kept["dx"] == "MEL", "other"), p_mel=scores[:, 2])
+        names += ["--probability", "p_mel", "--classes", "other,MEL"]
+    kept.to_parquet(path) if path.suffix == ".parquet" else kept.to_csv(path, index=False)
+    return [str(path), *names]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("form", ["logits", "plain class names", "hard labels", "one probability"])
+def test_each_kind_of_table_becomes_the_same_page(
+    form: str, suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reference = foreign(tmp_path / "theirs.csv", 1.5)
+    words = other_form(reference, tmp_path / f"other{suffix}", form)
+    out = tmp_path / "out"
+    skip = ["--skip", "calibration,referral,conformal,seeds"]
+    assert main(["evaluate", *words, *skip, "--out", str(out), "--n_boot", "100"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", str(reference), *OPTIONS, "--n_boot", "100", "--json"]) == 0
+    expected, found = json.loads(capsys.readouterr().out), json.loads((out / "metrics.json").read_text())
+    if form == "one probability":
+        assert found["kind"] == "binary"
+        assert found["auroc"]["value"] == pytest.approx(expected["per_class"]["MEL"]["auroc"]["value"])
+    else:
+        for name in ("top1", "macro_f1") + ("auroc",) * (form != "hard labels"):
+            assert found[name]["value"] == pytest.approx(expected[name]["value"]), name
+    selective = json.loads((out / "selective.json").read_text())
+    assert ("skipped" in selective) == (form == "hard labels")
+    assert ("Not computed" in (out / "evaluation.html").read_text()) >= (form == "hard labels")
+
+
+def test_a_data_set_gives_subgroups_hierarchy_and_referral(
+    clinic: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dermlab.data.dataset import Dataset
+
+    dataset = Dataset.open(clinic)
+    classes, labels = dataset.card.target().classes, dataset.labels()
+    random = np.random.default_rng(0)
+    scores = random.dirichlet(np.ones(len(classes)), len(dataset))
+    scores[np.arange(len(dataset)), [classes.index(label) for label in labels]] += 0.5
+    table = pd.DataFrame(scores / scores.sum(axis=1, keepdims=True), columns=[f"p:{name}" for name in classes])
+    table.insert(0, "image_id", dataset.image_ids)
+    table["split"] = ["val", "test"] * (len(table) // 2) + ["test"] * (len(table) % 2)
+    parts = pd.Series(table["split"].to_numpy(), index=dataset.groups()).groupby(level=0).first()
+    table["split"] = parts.loc[dataset.groups()].to_numpy()
+    table.to_csv(tmp_path / "scores.csv", index=False)
+    words = ["evaluate", str(tmp_path / "scores.csv"), "--truth", str(clinic), "--n_boot", "100"]
+    rule = f"{classes[-1]}>=0.8 and error<=0.3"
+    asked = ["--subgroups", "sex,skin_type", "--refer", rule, "--coverage", "0.8", "--min_n", "5"]
+    assert main([*words, *asked, "--out", str(tmp_path / "out")]) == 0
+    told = capsys.readouterr().out
+    assert "for whom it works less well:" in told
+    read = {path.stem: json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")}
+    assert {"sex", "skin_type"} <= {name.partition(" (")[0] for name in read["subgroups"]["columns"]}
+    assert read["referral"]["rules"][0]["rule"] == rule
+    assert {one["kind"] for one in read["referral"]["rules"][0]["promises"]} == {"error", "sensitivity"}
+    assert read["conformal"]["coverage_aimed"] == 0.8
+    assert set(read["hierarchy"]["branches"]) == set(dataset.card.target().hierarchy or {})
+    sets = pd.read_csv(tmp_path / "out" / "differential.csv")
+    assert sets["covered"].mean() == pytest.approx(read["conformal"]["coverage"]["value"])
+    assert main([*words, "--subgroups", "shoe_size"]) == 2
+    assert "shoe_size" in capsys.readouterr().err
+    assert main([*words, "--refer", "XYZ>=0.9"]) == 2
+    assert "XYZ" in capsys.readouterr().err
+    assert main([*words, "--refer", "be careful"]) == 2
+    assert "is no rule of referral" in capsys.readouterr().err
+
+
+def test_a_label_map_tests_a_model_on_data_of_other_classes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(foreign(tmp_path / "full.csv", 1.5))
+    theirs = {"ACK": "harmless", "BCC": "cancer", "MEL": "cancer"}
+    truth = table[["isic_id", "patient"]].assign(dx=table["dx"].map(theirs))
+    truth.to_csv(tmp_path / "truth.csv", index=False)
+    table.drop(columns=["dx", "patient"]).to_csv(tmp_path / "scores.csv", index=False)
+    (tmp_path / "map.yaml").write_text(
+        "classes: {ACK: benign, BCC: malignant, MEL: malignant}\nlabels: {harmless: benign, cancer: malignant}\n"
+    )
+    words = ["evaluate", str(tmp_path / "scores.csv"), *OPTIONS, "--truth", str(tmp_path / "truth.csv")]
+    words += ["--label_map", str(tmp_path / "map.yaml"), "--n_boot", "100", "--json"]
+    assert main(words) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["kind"], found["classes"], found["n"]) == ("binary", ["benign", "malignant"], 150)
+    malignant = table["score_BCC"] + table["score_MEL"]
+    right = (malignant > 0.5) == (table["dx"] != "ACK")
+    assert found["top1"]["value"] == pytest.approx(right.mean())
+
+
+def test_a_stated_prevalence_and_further_metrics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(foreign(tmp_path / "full.csv", 1.5)).assign(
+        part=["val", "val", "val", "test"] * 37 + ["test"] * 2
+    )
+    table["part"] = table.groupby("patient")["part"].transform("first")
+    table.to_csv(tmp_path / "full.csv", index=False)
+    words = ["evaluate", str(tmp_path / "full.csv"), *OPTIONS, "--split_column", "part", "--n_boot", "100"]
+    asked = ["--prevalence", "{ACK: 0.9, BCC: 0.08, MEL: 0.02}", "--metrics", "sens@spec=0.9:MEL"]
+    assert main([*words, *asked, "--out", str(tmp_path / "out")]) == 0
+    assert "at another prevalence:" in capsys.readouterr().out
+    shift = json.loads((tmp_path / "out" / "prior_shift.json").read_text())
+    assert shift["used"] == pytest.approx({"ACK": 0.9, "BCC": 0.08, "MEL": 0.02})
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert 0 <= metrics["further"]["sens@spec=0.9:MEL"]["value"] <= 1
+    assert main([*words, "--prevalence", "{XXX: 1.0}"]) == 2
+    assert "XXX" in capsys.readouterr().err

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dermlab.bench.assessment import assess_winner
 from dermlab.bench.baseline import Baseline, read_baseline
 from dermlab.bench.candidates import Setting, plan, run_candidates
 from dermlab.bench.config import BakeoffConfig
@@ -115,6 +116,10 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     write_json(out / "comparison.json", comparison)
     write_leaderboard(out / "leaderboard.csv", outcomes)
     record = make_record(setting, outcomes, comparison, decision, findings, waivers, baseline, seconds)
+    subject = winner or next((item for item in outcomes if item.scored), None)
+    if subject is not None and subject.table is not None:
+        note(f"assessing {subject.name}")
+        assess_winner(subject.table, dataset, split, out, config.assessment, n_boot=config.n_boot, seed=config.seed)
     try:
         record["leak"] = _leak(setting, winner, findings)
     except DermlabError as error:  # the candidates have their results, whatever becomes of this

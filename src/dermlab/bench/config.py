@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from dermlab.adapt.config import DEFAULT_SPLIT, Head, HeadConfig
 from dermlab.core.config import Config
 from dermlab.core.device import Precision
+from dermlab.evaluate.assessment import Assessment
 from dermlab.evaluate.columns import Columns
 
 Use = Literal["research", "internal", "commercial", "commercial-medical"]
@@ -79,6 +80,9 @@ class BakeoffConfig(Config):
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
     precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
     n_boot: int = Field(2000, ge=100, description="bootstrap replicates of the intervals")
+    assessment: Assessment = Field(
+        Assessment(), description="what is asked of the winner beyond its metrics: subgroups, referral, coverage, …"
+    )
     full_data_images: int | None = Field(None, ge=1, description="photos you have in all: for the estimate of the cost")
     photos: bool = Field(True, description="put thumbnails of patients' photos into the report")
 

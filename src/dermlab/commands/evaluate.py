@@ -11,15 +11,20 @@ from pydantic import Field
 from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.files import write_json
+from dermlab.evaluate.assessment import Assessment
 from dermlab.evaluate.columns import Columns
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermlab.data.card import Target
+    from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import Predictions
 
 SHOWN = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece", "brier", "kappa")
 
 
-class EvaluateConfig(Columns):
+class EvaluateConfig(Columns, Assessment):
     """Options of ``dermlab evaluate``."""
 
     positional: ClassVar[tuple[str, ...]] = ("predictions",)
@@ -33,8 +38,17 @@ class EvaluateConfig(Columns):
         None, description="data set folder, or table of the same id column, to take labels and patients from"
     )
     target: str | None = Field(None, description="target of the data set in --truth; none means its default one")
-    calibrate: Literal["none", "temperature"] = Field(
+    data: Path | None = Field(
+        None, description="data set folder: its columns for subgroups, its hierarchy and costs; default: --truth's"
+    )
+    label_map: Path | None = Field(
+        None, description="YAML file: class of the model -> class scored, to test it on data of other classes"
+    )
+    calibrate: Literal["none", "temperature", "vector", "isotonic", "chosen"] = Field(
         "none", description="calibrate on the val rows of the table before scoring"
+    )
+    metrics: tuple[str, ...] = Field(
+        (), description="further metrics, such as sens@spec=0.9:MEL, ppv@prev=0.02:MEL or net_benefit@thr=0.1:MEL"
     )
     n_boot: int = Field(2000, ge=100, description="bootstrap replicates")
     interval: Literal["percentile", "bca"] = Field("percentile", description="kind of bootstrap interval")
@@ -43,9 +57,10 @@ class EvaluateConfig(Columns):
 
 @dataclass(frozen=True)
 class EvaluateResult:
-    """What was found: the content of ``metrics.json``, and the files written."""
+    """What was found: the content of ``metrics.json``, the further analyses by name, and the files written."""
 
     metrics: dict[str, Any]
+    parts: dict[str, dict[str, Any]]
     written: tuple[Path, ...]
 
     def lines(self) -> list[str]:
@@ -74,6 +89,12 @@ class EvaluateResult:
         lines += [line.rstrip() for line in aligned(table)]
         interval = metrics["interval"]
         lines += ["", f"{interval['level']:.0%} intervals: {words.intervals_sentence(metrics)}"]
+        for name, found in metrics.get("further", {}).items():
+            lines.append(f"{name}: {words.score(found['value'], 'number')} ({words.span(found, 'number')})")
+        if self.parts:
+            from dermlab.report.parts import lines as told
+
+            lines += ["", *told(self.parts), ""]
         lines += [f"warning: {text}" for text in metrics["warnings"]]
         return lines + [f"wrote {path}" for path in self.written]
 
@@ -84,29 +105,60 @@ class EvaluateResult:
 
 def run(config: EvaluateConfig) -> EvaluateResult:
     """Read, check and score the table."""
+    from dermlab.bench.assessment import known_of
+    from dermlab.evaluate.assessment import Assessed, Known, assess, write_parts
     from dermlab.evaluate.calibration import calibrate
     from dermlab.evaluate.predictions import write_predictions
     from dermlab.evaluate.summary import summarise
     from dermlab.report.evaluation import write_evaluation
 
-    predictions = read(config.predictions, config, config.truth, config.target)
-    if config.calibrate == "temperature":
-        predictions = calibrate(predictions)
-    metrics = summarise(predictions, split=config.split, n_boot=config.n_boot, seed=config.seed, method=config.interval)
+    dataset = _dataset(config)
+    predictions = read(config.predictions, config, config.truth, config.target, mapped=config.label_map)
+    if dataset is not None:
+        from dermlab.evaluate.levels import ITA_BAND, PAIR, with_columns
+
+        predictions = with_columns(predictions, dataset.manifest)
+        if any(ITA_BAND in name.split(PAIR) for name in config.subgroups):  # estimated only where it is asked for
+            from dermlab.data.skin_tone import estimated_bands
+
+            bands = estimated_bands(dataset)
+            predictions = predictions if bands is None else with_columns(predictions, bands)
+    if config.calibrate != "none":
+        predictions = calibrate(predictions, method=config.calibrate, seed=config.seed)
+    how: dict[str, Any] = {"split": config.split, "n_boot": config.n_boot, "seed": config.seed}
+    metrics = summarise(predictions, method=config.interval, metrics=config.metrics, **how)
+    settings = Assessment.model_validate(config.model_dump(include=set(Assessment.model_fields)))
+    assessed = Assessed({})
+    if config.out is not None or settings != Assessment():
+        known = Known() if dataset is None else known_of(dataset, predictions, config.target)
+        assessed = assess(predictions, settings, known, strict=True, **how)
     written: list[Path] = []
     if config.out is not None:
         table = config.out / "predictions.parquet"
         if not (table.exists() and table.samefile(predictions.source)):  # evaluating a run folder into itself
             write_predictions(table, predictions.frame, predictions.meta)
             written.append(table)
-        elif config.calibrate != "none":
-            raise InputError(f"{table}: would be overwritten by its calibrated form; choose another --out")
+        elif config.calibrate != "none" or config.label_map is not None:
+            raise InputError(f"{table}: would be overwritten by another form of itself; choose another --out")
         written.append(write_json(config.out / "metrics.json", metrics))
+        written += write_parts(config.out, assessed)
         written += write_evaluation(config.out)
-    return EvaluateResult(metrics, tuple(written))
+    return EvaluateResult(metrics, assessed.parts, tuple(written))
 
 
-def read(path: Path, columns: Columns, truth: Path | None, target: str | None) -> Predictions:
+def _dataset(config: EvaluateConfig) -> Dataset | None:
+    """Return the data set that describes the images: --data's, else that of the truth where it is a folder."""
+    folder = config.data or (config.truth if config.truth is not None and config.truth.is_dir() else None)
+    if folder is None:
+        return None
+    from dermlab.data.dataset import Dataset
+
+    return Dataset.open(folder)
+
+
+def read(
+    path: Path, columns: Columns, truth: Path | None, target: str | None, *, mapped: Path | None = None
+) -> Predictions:
     """Read a predictions table, with labels, units and groups from a data set folder or a table where one is named.
 
     Args:
@@ -114,6 +166,7 @@ def read(path: Path, columns: Columns, truth: Path | None, target: str | None) -
         columns: how it names its columns; other fields of the config are passed over.
         truth: data set folder or table with the truth.
         target: of the data set; None is its default one.
+        mapped: a label map: the table's classes, and the labels in the words of the truth, become the classes scored.
 
     Raises:
         InputError: either cannot be used.
@@ -121,16 +174,33 @@ def read(path: Path, columns: Columns, truth: Path | None, target: str | None) -
     from dermlab.evaluate.predictions import read_predictions
 
     names = Columns.model_validate(columns.model_dump(include=set(Columns.model_fields)))
+    if mapped is not None:
+        return _mapped(path, names, truth, target, mapped)
     if truth is None:
         return read_predictions(path, names)
     if not truth.is_dir():
         return read_predictions(path, names, truth=_truth_of_table(truth, names))
-    import pandas as pd
-
     from dermlab.data.dataset import Dataset
 
     dataset = Dataset.open(truth)
     wanted = dataset.card.target(target)
+    known = _truth_of_dataset(dataset, wanted)
+    if not names.classes:
+        names = names.model_copy(update={"classes": wanted.classes})
+    predictions = read_predictions(path, names, truth=known)
+    return predictions.with_frame(
+        predictions.frame.assign(target=wanted.column), target=wanted.column, kind=wanted.kind, **_scored_by(dataset)
+    )
+
+
+def _scored_by(dataset: Dataset) -> dict[str, Any]:
+    return {"unit": dataset.card.unit, "pooling": dataset.card.pooling, "group_by": dataset.group_column()}
+
+
+def _truth_of_dataset(dataset: Dataset, wanted: Target) -> pd.DataFrame:
+    """Return a data set's labels, units, groups and the columns that describe its photos."""
+    import pandas as pd
+
     known = pd.DataFrame({"image_id": dataset.image_ids, "unit": dataset.units(), "group": dataset.groups()})
     labels = dataset.labels(wanted.column)
     if wanted.kind == "multilabel":
@@ -140,18 +210,41 @@ def read(path: Path, columns: Columns, truth: Path | None, target: str | None) -
     for name in ("site", "skin_type", "modality"):
         if name in dataset.manifest:
             known[name] = dataset.manifest[name].to_numpy(dtype=object)
-    if not names.classes:
-        names = names.model_copy(update={"classes": wanted.classes})
-    predictions = read_predictions(path, names, truth=known)
-    card = dataset.card
-    return predictions.with_frame(
-        predictions.frame.assign(target=wanted.column),
-        target=wanted.column,
-        kind=wanted.kind,
-        unit=card.unit,
-        pooling=card.pooling,
-        group_by=dataset.group_column(),
-    )
+    return known
+
+
+def _mapped(path: Path, names: Columns, truth: Path | None, target: str | None, mapped: Path) -> Predictions:
+    """Read a table whose classes are not those of the truth, and bring both to the classes of a label map.
+
+    The file holds ``class of the model: class scored`` (null drops a class), or such mappings under ``classes`` and,
+    for the labels, under ``labels``.
+    """
+    from dermlab.core.config import read_yaml
+    from dermlab.evaluate.predictions import read_predictions
+    from dermlab.evaluate.shift import map_labels
+
+    content = read_yaml(mapped)
+    nested = isinstance(content.get("classes"), dict)
+    classes = content["classes"] if nested else content
+    labels = content.get("labels") if nested else None
+    for mapping in (classes, labels or {}):
+        if not isinstance(mapping, dict) or any(isinstance(value, (dict, list)) for value in mapping.values()):
+            raise InputError(f"{mapped}: must hold class: class scored, or classes: and labels: of such mappings")
+    text = {str(name): None if to is None else str(to) for name, to in classes.items()}
+    of_labels = None if labels is None else {str(name): None if to is None else str(to) for name, to in labels.items()}
+    if truth is None:
+        return map_labels(read_predictions(path, names), text, label_mapping=of_labels)
+    if truth.is_dir():
+        from dermlab.data.dataset import Dataset
+
+        dataset = Dataset.open(truth)
+        known, scored_by = _truth_of_dataset(dataset, dataset.card.target(target)), _scored_by(dataset)
+    else:
+        known, scored_by = _truth_of_table(truth, names), {}
+    given = known.set_index("image_id")["label"]
+    predictions = read_predictions(path, names, truth=known.assign(label=None))
+    predictions = predictions.with_frame(predictions.frame, **scored_by)
+    return map_labels(predictions, text, labels=given, label_mapping=of_labels)
 
 
 def _truth_of_table(path: Path, columns: Columns) -> Any:

@@ -10,15 +10,19 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
-import pandas as pd
 from pydantic import Field, field_validator
 
 from dermlab.core.config import Config
 from dermlab.core.errors import InputError
 from dermlab.core.progress import progress
-from dermlab.evaluate.predictions import Predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dermlab.evaluate.predictions import Predictions
 
 PARTS = (
     *("calibration", "selective", "referral", "conformal", "subgroups", "frequency"),
@@ -147,6 +151,29 @@ def assess(
             seconds[name] = time.monotonic() - started
             advance(1)
     return Assessed(parts, work.differential, seconds)
+
+
+def write_parts(folder: str | Path, assessed: Assessed) -> list[Path]:
+    """Write each part as ``<part>.json`` and the differential diagnoses as CSV; what an earlier run left is removed."""
+    from dermlab.core.files import atomic_path, write_json
+
+    folder = Path(folder)
+    written = []
+    for name in PARTS:
+        path = folder / f"{name}.json"
+        if name in assessed.parts:
+            written.append(write_json(path, assessed.parts[name]))
+        else:
+            path.unlink(missing_ok=True)
+    path = folder / "differential.csv"
+    path.unlink(missing_ok=True)
+    if assessed.differential is not None:
+        sets = assessed.differential.copy()
+        sets["set"] = [" ".join(names) for names in sets["set"]]
+        with atomic_path(path) as temporary:
+            sets.to_csv(temporary, index=False)
+        written.append(path)
+    return written
 
 
 def promises(rule: str) -> tuple[float | None, dict[str, float]]:

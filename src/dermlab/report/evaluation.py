@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from markupsafe import Markup
 from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_text
-from dermlab.report import html, plots
+from dermlab.report import html, parts, plots
 from dermlab.report.glossary import GLOSSARY
 
 HEADLINE = ("top1", "balanced_accuracy", "macro_f1", "auroc", "ece")
@@ -40,7 +41,7 @@ def write_evaluation(folder: str | Path) -> tuple[Path, ...]:
     metrics = read_json(folder / "metrics.json")
     if not isinstance(metrics, dict) or "per_class" not in metrics:
         raise InputError(f"{folder / 'metrics.json'}: is not what dermlab evaluate writes; run it again")
-    written = [write_text(folder / "evaluation.html", html.page("evaluation.html", view(metrics)))]
+    written = [write_text(folder / "evaluation.html", html.page("evaluation.html", view(metrics, read_parts(folder))))]
     style = Markup(html.source("plot.css"))
     shown = {
         "reliability": {"points": plots.reliability_points(metrics.get("reliability") or [], size=300.0)},
@@ -56,11 +57,18 @@ def write_evaluation(folder: str | Path) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def view(metrics: Json) -> Json:
+def read_parts(folder: str | Path) -> dict[str, Json]:
+    """Return the further analyses that lie in a folder as ``<name>.json``, by name; other files are passed over."""
+    found = {name: Path(folder) / f"{name}.json" for name in parts.TITLES}
+    return {name: read_json(path) for name, path in found.items() if path.exists()}
+
+
+def view(metrics: Json, further: Mapping[str, Json]) -> Json:
     """Return the variables of ``evaluation.html``.
 
     Args:
         metrics: the content of ``metrics.json``.
+        further: the other analyses by name, as :func:`dermlab.evaluate.assessment.assess` returns them.
     """
     unit, groups = words.units_word(metrics["unit"]), words.groups_word(metrics["group_by"])
     return {
@@ -102,6 +110,7 @@ def view(metrics: Json) -> Json:
         "cells": plots.confusion_cells(metrics.get("confusion_matrix") or []),
         "points": plots.reliability_points(metrics.get("reliability") or []),
         "ece_sentence": _ece(metrics.get("ece") or {}),
+        "parts": parts.view(further, metrics["warnings"]),
         "glossary": GLOSSARY,
     }
 

@@ -19,7 +19,9 @@ from markupsafe import Markup
 from dermlab import __version__
 from dermlab.core import words
 from dermlab.core.errors import InputError
-from dermlab.core.files import read_json, write_text
+from dermlab.core.files import inside, read_json, write_text
+from dermlab.report import checklist, parts
+from dermlab.report.model_card import model_card
 from dermlab.report.photos import thumbnails
 from dermlab.report.view import Json, photo_ids, view
 
@@ -31,11 +33,16 @@ FILTERS = (
 
 
 def write_report(folder: str | Path, *, photos: bool = True) -> Path:
-    """Write ``report.html`` into a bake-off folder and return its path.
+    """Write ``report.html``, ``checklist.md`` and the winner's ``MODEL_CARD.md`` into a bake-off folder.
 
     Args:
-        folder: a folder with ``bakeoff.json`` as :func:`dermlab.bench.bakeoff.run_bakeoff` writes it.
+        folder: a folder with ``bakeoff.json`` as :func:`dermlab.bench.bakeoff.run_bakeoff` writes it. The winner's
+            ``assessment/*.json`` are shown where they are there, and so are ``robustness.json``, ``unseen.json`` and
+            ``label_efficiency.json``, in the folder itself or in a folder of that name in it.
         photos: whether thumbnails of the data set are put into the page.
+
+    Returns:
+        The path of ``report.html``.
 
     Raises:
         InputError: there is no ``bakeoff.json``, or it is of another format.
@@ -45,17 +52,38 @@ def write_report(folder: str | Path, *, photos: bool = True) -> Path:
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{folder / 'bakeoff.json'}: is not a bake-off of format {FORMAT}; run dermlab bakeoff again")
     pictures = thumbnails(record["data"]["folder"], photo_ids(record)) if photos else {}
-    return write_text(folder / "report.html", render(record, pictures))
+    further = read_further(folder, record)
+    write_text(folder / "checklist.md", checklist.as_markdown(checklist.fill(record, further), record["title"]))
+    card = model_card(record, further)
+    run = next((item["run"] for item in record["candidates"] if item["winner"]), None)
+    if card is not None and run:
+        write_text(inside(folder, run) / "MODEL_CARD.md", card)
+    return write_text(folder / "report.html", render(record, pictures, further))
 
 
-def render(record: Json, pictures: Mapping[str, str]) -> str:
+def read_further(folder: str | Path, record: Json) -> dict[str, Json]:
+    """Return what was measured beyond the leaderboard, by name of :data:`dermlab.report.parts.TITLES`."""
+    folder = Path(folder)
+    found: dict[str, Json] = {}
+    for name in parts.TITLES:
+        places = (folder / "assessment", folder, folder / name, folder / name.replace("_", "-"))
+        path = next((place / f"{name}.json" for place in places if (place / f"{name}.json").is_file()), None)
+        if path is not None:
+            found[name] = read_json(path)
+    if record.get("leak"):
+        found["leak"] = record["leak"]
+    return found
+
+
+def render(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json] | None = None) -> str:
     """Return the page of a bake-off record.
 
     Args:
         record: the content of ``bakeoff.json``.
         pictures: data URIs by image id; the page has no photos where it is empty.
+        further: the winner's assessment and what else was measured, by name; None: nothing.
     """
-    return page("report.html", view(record, pictures))
+    return page("report.html", view(record, pictures, further or {}))
 
 
 def page(template: str, variables: Mapping[str, Any]) -> str:

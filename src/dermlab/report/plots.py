@@ -110,3 +110,92 @@ def confusion_cells(matrix: Sequence[Sequence[int]]) -> list[list[Cell]]:
 def stacked(parts: Mapping[str, int], total: int) -> list[tuple[str, int, float]]:
     """Return ``(name, count, width in percent of total)`` for a stacked bar; empty parts are left out."""
     return [(name, count, round(100 * count / total, 3)) for name, count in parts.items() if count and total]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a chart: ``y`` at each ``x``, with the ends of its interval where there is one."""
+
+    name: str
+    x: tuple[float, ...]
+    y: tuple[float | None, ...]
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+
+
+DASHES = ("", "7 4", "2 4", "10 4 2 4", "1 3", "12 5")
+MARKS = ("circle", "square", "diamond", "triangle")
+
+
+def chart(
+    lines: Sequence[Line],
+    *,
+    x: str,
+    y: str,
+    x_kind: str = "number",
+    y_kind: str = "share",
+    log: bool = False,
+    width: float = 560.0,
+    height: float = 260.0,
+) -> dict[str, Any]:
+    """Place lines with their bands in a rectangle whose origin is its upper left corner, in SVG pixels.
+
+    Lines differ by dash and mark as well as by colour.
+
+    Args:
+        lines: at least one; a point whose ``y`` is None is passed over.
+        x: what the horizontal axis says.
+        y: what the vertical axis says.
+        x_kind: how its labels are written, a kind of :func:`dermlab.core.words.tick`, or ``count``.
+        y_kind: the same of the vertical axis; ``share`` and ``number`` start at 0.
+        log: whether the horizontal axis is logarithmic.
+        width: of the rectangle.
+        height: of the rectangle.
+    """
+    across = [value for line in lines for value in line.x]
+    up = [v for line in lines for v in (*line.y, *line.low, *line.high) if v is not None and math.isfinite(v)]
+    scale = axis([0.0, *up], bounds=(0.0, math.inf), n_ticks=6) if up else axis([])
+    if log:
+        ends = (math.log10(max(min(across), 1e-9)), math.log10(max(*across, 1e-9)))
+        ticks = [10.0**power for power in range(math.ceil(ends[0] - 1e-9), math.floor(ends[1] + 1e-9) + 1)]
+        ticks = sorted({*ticks, min(across), max(across)}) if len(ticks) < 3 else ticks
+        bottom = Axis(ends[0], max(ends[1], ends[0] + 1e-6), tuple(ticks))
+    else:
+        bottom = axis(across, bounds=(-math.inf, math.inf), n_ticks=6)
+
+    def at(value: float, up_value: float) -> tuple[float, float]:
+        place = math.log10(max(value, 1e-9)) if log else value
+        return (
+            round(bottom.position(place) / 100 * width, 1),
+            round(height - scale.position(up_value) / 100 * height, 1),
+        )
+
+    series = []
+    for place, line in enumerate(lines):
+        kept = [index for index, value in enumerate(line.y) if value is not None]
+        dots = [at(line.x[index], line.y[index] or 0.0) for index in kept]
+        banded = [i for i in kept if line.low and line.low[i] is not None and line.high[i] is not None]
+        band = [at(line.x[i], line.high[i] or 0.0) for i in banded]
+        band += [at(line.x[i], line.low[i] or 0.0) for i in reversed(banded)]
+        series.append(
+            {
+                "name": line.name,
+                "place": place % 6,
+                "dash": DASHES[place % len(DASHES)],
+                "mark": MARKS[place % len(MARKS)],
+                "points": " ".join(f"{a},{b}" for a, b in dots),
+                "band": " ".join(f"{a},{b}" for a, b in band),
+                "dots": dots if len(dots) <= 16 else [],
+            }
+        )
+    return {
+        "width": width,
+        "height": height,
+        "x": x,
+        "y": y,
+        "x_kind": x_kind,
+        "y_kind": y_kind,
+        "x_ticks": [(at(tick, 0.0)[0], tick) for tick in bottom.ticks],
+        "y_ticks": [(at(across[0], tick)[1], tick) for tick in scale.ticks],
+        "series": series,
+    }

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dermlab.core import words
-from dermlab.report import plots
+from dermlab.report import checklist, parts, plots
 from dermlab.report.glossary import GLOSSARY
 
 COLUMNS = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
@@ -14,6 +14,7 @@ SYMBOLS = {"GO": "✓", "NO-GO": "✕", "CANNOT TELL": "≈", "WINNER": "★", "
 TONES = {"GO": "go", "NO-GO": "no-go", "CANNOT TELL": "cannot-tell", "WINNER": "winner", "NO WINNER": "no-go"}
 VERDICT_TONES = {"viable": "good", "viable with conditions": "unsure", "blocked": "bad", "unknown": "bad"}
 RIVALS = {"baseline": "", "floor": " (best floor)", "candidate": " (best candidate)"}
+BRIEF = ("subgroups", "calibration", "referral", "conformal", "robustness", "unseen")  # a line each on the first page
 SEVERITIES = ("error", "warning", "info")
 Json = dict[str, Any]
 
@@ -32,13 +33,17 @@ def _subject_of(record: Json) -> Json | None:
     return next((item for item in scored if item["winner"]), scored[0] if scored else None)
 
 
-def view(record: Json, pictures: Mapping[str, str]) -> Json:
+def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json]) -> Json:
     """Return the variables of the templates.
 
     Args:
         record: the content of ``bakeoff.json``.
         pictures: data URIs by image id.
+        further: the winner's assessment and what else was measured, by name.
     """
+    shown = parts.view(
+        further, record["warnings"] + [line for item in record["candidates"] for line in item["warnings"]]
+    )
     data, asked, candidates = record["data"], record["asked"], record["candidates"]
     metric = asked["metric"]
     metric_label, _, metric_kind = words.metric_words(metric)
@@ -53,7 +58,11 @@ def view(record: Json, pictures: Mapping[str, str]) -> Json:
         "asked": _asked(record),
         "decision": decision,
         "tiles": _tiles(record),
-        "notes": _notes(record),
+        "notes": _sorted(_bad_news(shown) + _notes(record)),
+        "brief": [part for part in shown if not part["skipped"] and part["name"] in BRIEF],
+        "parts": [part for part in shown if part["name"] != "leak" or part["tone"] == "bad"],
+        "leak": next((part for part in shown if part["name"] == "leak" and part["tone"] != "bad"), None),
+        "checklists": checklist.counted(checklist.fill(record, further)),
         "metric_label": metric_label.replace("-", "\N{NON-BREAKING HYPHEN}"),
         "metric_kind": metric_kind,
         "use": words.use_words(asked["use"]),
@@ -159,6 +168,20 @@ def _tiles(record: Json) -> list[Json]:
     return tiles
 
 
+def _bad_news(shown: Sequence[Json]) -> list[Json]:
+    """Return what the further analyses found that a reader must know first."""
+    return [
+        {
+            "severity": "error" if part["name"] == "leak" else "warning",
+            "kind": part["title"],
+            "message": part["sentence"],
+            "remedy": "",
+        }
+        for part in shown
+        if part["tone"] == "bad"
+    ]
+
+
 def _notes(record: Json) -> list[Json]:
     """Return what the reader must know before trusting the page, worst first."""
     notes: list[Json] = []
@@ -189,6 +212,11 @@ def _notes(record: Json) -> list[Json]:
             )
     for warning in record["warnings"]:
         notes.append({"severity": "warning", "kind": "Note", "message": warning, "remedy": ""})
+    return notes
+
+
+def _sorted(notes: list[Json]) -> list[Json]:
+    """Return the notes, the worst first."""
     return sorted(notes, key=lambda note: SEVERITIES.index(note["severity"]))
 
 
