@@ -22,7 +22,8 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from dermlab.adapt.knn import KS
-from dermlab.bench.label_efficiency import CS, PER_CLASS, Curves, Fold, Linear, NearestNeighbours, Size, draw_order
+from dermlab.bench.curve_settings import CS, PER_CLASS, Curves
+from dermlab.bench.label_efficiency import Fold, Linear, NearestNeighbours, Size, draw_order
 from dermlab.core.randomness import generator
 
 N, D, N_CLASSES, REPEATS = 10_000, 768, 8, 50

@@ -17,10 +17,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dermlab.bench import label_efficiency as module
+from dermlab.bench.curve_settings import Curves
 from dermlab.bench.label_efficiency import (
     ALL,
     Curve,
-    Curves,
     Fold,
     Linear,
     NearestNeighbours,

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dermlab.bench import robustness as module
-from dermlab.bench.robustness import Corrupting, robustness
+from dermlab.bench.curve_settings import Corrupting
+from dermlab.bench.robustness import robustness
 from dermlab.cli import main
 from dermlab.core.errors import InputError
 from dermlab.data.dataset import Dataset

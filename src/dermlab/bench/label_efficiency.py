@@ -14,17 +14,15 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
 
-from dermlab.adapt.config import DEFAULT_SPLIT
 from dermlab.adapt.knn import KS, votes
 from dermlab.adapt.logistic import softmax
 from dermlab.adapt.logistic_draws import DrawPaths
-from dermlab.core.config import Config
+from dermlab.bench.curve_settings import Curves
 from dermlab.core.errors import InputError
 from dermlab.core.files import atomic_path, read_json, write_json
 from dermlab.core.fingerprint import hash_json
@@ -39,11 +37,6 @@ from dermlab.features.neighbours import Neighbourhood, nearest
 if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
 
-PER_CLASS = (1, 3, 10, 30, 100, 300, 1000)
-PERCENT = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
-CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-HeadName = Literal["knn", "linear"]
-HEADS: tuple[HeadName, ...] = ("knn", "linear")
 REPEATS_KEPT_TOGETHER = 25
 MOST_SIMILARITIES = 1 << 28  # of val and test photos with the pool, kept at once (2 GB)
 STEP = 0.05  # between the scores at which labels needed are read off
@@ -61,63 +54,6 @@ INTERVALS = (
     "bootstrap); one_draw is the range of 95% of single draws on resampled test groups: what one round of labelling "
     "may give. The training pool itself is not resampled, so that draws near the whole of it look alike"
 )
-
-
-class Curves(Config):
-    """What a label-efficiency run is asked, apart from the data and the encoders."""
-
-    split: str = Field(DEFAULT_SPLIT, description="name of the split; with folds each repeat draws in every fold")
-    target: str | None = Field(None, description="target; none means the data set's default one")
-    per_class: tuple[int, ...] = Field(PER_CLASS, description="labels per class")
-    percent: tuple[float, ...] = Field(PERCENT, description="shares of the training labels, in percent, stratified")
-    repeats: int = Field(50, ge=2, description="draws of each size")
-    heads: tuple[HeadName, ...] = Field(HEADS, min_length=1, description="knn, linear or both")
-    k: tuple[int, ...] = Field(KS, min_length=1, description="numbers of neighbours, chosen from on val")
-    weights: Literal["softmax", "uniform"] = Field("softmax", description="how neighbours vote")
-    C: tuple[float, ...] = Field(CS, min_length=1, description="inverse penalties, chosen from on val")
-    metrics: tuple[str, ...] = Field(
-        ("macro_f1", "balanced_accuracy", "top1"),
-        min_length=1,
-        description="what is reported; the first chooses k and C on val and is what labels needed are read off",
-    )
-    scores: tuple[float, ...] = Field(
-        (), description="scores at which labels needed are read off; default every .05 that a curve reaches"
-    )
-    seed: int = Field(0, description="of the draws and the bootstrap")
-    n_boot: int = Field(1000, ge=100, description="bootstrap replicates")
-
-    @field_validator("per_class", "k")
-    @classmethod
-    def _positive(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(item < 1 for item in value):
-            raise ValueError(f"must be whole numbers from 1, not {min(value)}")
-        return tuple(sorted(set(value)))
-
-    @field_validator("percent")
-    @classmethod
-    def _shares(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not 0 < item <= 100 for item in value):
-            raise ValueError("must lie above 0 and up to 100")
-        return tuple(sorted(set(value)))
-
-    @field_validator("C")
-    @classmethod
-    def _above_zero(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if any(not item > 0 for item in value):
-            raise ValueError("must be above 0")
-        return tuple(sorted(set(value)))
-
-    @field_validator("metrics")
-    @classmethod
-    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            try:
-                known = metric(name)
-            except InputError as error:
-                raise ValueError(str(error)) from None
-            if name == value[0] and not known.higher_is_better:
-                raise ValueError(f"{name!r} is better when lower; the first metric must be better when higher")
-        return value
 
 
 @dataclass(frozen=True)
@@ -416,7 +352,7 @@ class NearestNeighbours:
         kept, chosen = [], []
         temperature = 0.07 if self.settings.weights == "softmax" else None
         for rows in draws:
-            ks = sorted({min(k, len(rows)) for k in self.settings.k})
+            ks = sorted({min(k, len(rows)) for k in self.settings.k or KS})
             similarity, index = self._nearest(rows, ks[-1])
             near = pool_codes[index]
             every = votes(similarity[:n_val], near[:n_val], ks, len(self.classes), temperature)

@@ -15,24 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from pydantic import Field, field_validator
 
 from dermlab.adapt.probe import FittedProbe, assemble, over_classes
 from dermlab.adapt.saving import load_head
-from dermlab.core.config import Config
+from dermlab.bench.curve_settings import Corrupting
 from dermlab.core.device import Runtime
 from dermlab.core.errors import InputError
 from dermlab.core.files import atomic_path, read_json, write_json
 from dermlab.core.fingerprint import hash_json
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
-from dermlab.data.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption
+from dermlab.data.corruptions import CORRUPTIONS, corrupt
 from dermlab.data.decode import DecodeError, available_cores, decode_file
 from dermlab.data.metadata import QuestionnaireEncoder
 from dermlab.evaluate.cases import case_sets
 from dermlab.evaluate.compare import bootstrap_p, holm
 from dermlab.evaluate.intervals import interval, resample
-from dermlab.evaluate.metrics import Evaluation, metric
+from dermlab.evaluate.metrics import Evaluation
 from dermlab.evaluate.predictions import PROBABILITY, Predictions, read_predictions
 
 if TYPE_CHECKING:
@@ -44,54 +43,6 @@ INTERVALS = (
     "95% bootstrap over test groups; clean and corrupted are drawn together, so that drops are paired. Photos whose "
     "group was drawn in several repeats count once a repeat"
 )
-
-
-class Corrupting(Config):
-    """What a robustness run is asked, apart from the model and the data."""
-
-    corruptions: tuple[str, ...] = Field(
-        tuple(CORRUPTIONS), min_length=1, description=f"what is done to the photos: {', '.join(CORRUPTIONS)}"
-    )
-    severities: tuple[int, ...] = Field(SEVERITIES, min_length=1, description="strengths, from 1 to 5")
-    limit: int | None = Field(None, ge=2, description="at most about so many test photos, whole patients drawn by seed")
-    metrics: tuple[str, ...] = Field(
-        ("balanced_accuracy", "top1", "macro_f1", "auroc"),
-        min_length=1,
-        description="what is reported; the first orders the corruptions and is drawn",
-    )
-    seed: int = Field(0, description="of the corruptions, the limit and the bootstrap")
-    n_boot: int = Field(2000, ge=100, description="bootstrap replicates")
-
-    @field_validator("corruptions")
-    @classmethod
-    def _corruptions_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            try:
-                corruption(name)
-            except InputError as error:
-                raise ValueError(str(error)) from None
-        return tuple(dict.fromkeys(value))
-
-    @field_validator("severities")
-    @classmethod
-    def _severities_exist(cls, value: tuple[int, ...]) -> tuple[int, ...]:
-        if any(item not in SEVERITIES for item in value):
-            raise ValueError("must be among 1, 2, 3, 4, 5")
-        return tuple(sorted(set(value)))
-
-    @field_validator("metrics")
-    @classmethod
-    def _metrics_exist(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for name in value:
-            try:
-                known = metric(name)
-            except InputError as error:
-                raise ValueError(str(error)) from None
-            if not known.higher_is_better:
-                raise ValueError(
-                    f"{name!r} is better when lower; drops are told of metrics that are better when higher"
-                )
-        return value
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dermlab.bench.label_efficiency import Curves
+from dermlab.bench.curve_settings import Curves
 from dermlab.core import words
 from dermlab.core.errors import InputError
 

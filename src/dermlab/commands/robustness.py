@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from dermlab.bench.robustness import Corrupting
+from dermlab.bench.curve_settings import Corrupting
 from dermlab.core import words
 
 if TYPE_CHECKING:

@@ -108,11 +108,13 @@ class Neighbourhood:
         while True:
             width = min(width, n_bank)
             leading = self.order[:, :width]
-            query, column = np.nonzero(member[leading])
-            counts = np.bincount(query, minlength=n_queries)
+            inside = member[leading]
+            counts = np.count_nonzero(inside, axis=1)
             if counts.min(initial=k) >= k:
                 break
             width *= 2
+        # In one dimension, where numpy finds what is true several times as fast as in two.
+        column = np.flatnonzero(inside) % width
         first = np.cumsum(counts) - counts
         index = np.take_along_axis(leading, column[first[:, None] + np.arange(k)], axis=1).astype(np.int64)
         return np.take_along_axis(self.similarity, index, axis=1), index
