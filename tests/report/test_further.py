@@ -96,8 +96,8 @@ OTHERS: dict[str, Any] = {
                 "encoder": encoder,
                 "head": "linear",
                 "points": [
-                    {"labels": labels, "macro_f1": estimate(0.2 + 0.1 * step + gain)}
-                    for step, labels in enumerate((6, 60, 600))
+                    {"size": size, "labels": labels, "macro_f1": estimate(0.2 + 0.1 * step + gain)}
+                    for step, (size, labels) in enumerate((("1 per class", 6), ("10%", 60), ("all", 600)))
                 ],
             }
             for encoder, gain in (("clip", 0.1), ("lite0", 0.0))
@@ -171,7 +171,8 @@ def test_what_harms_most_is_told_with_the_model_it_was_measured_on(
     assert "Hair harms most: top-1 accuracy falls by 20.0 (15.0 to 25.0) points" in page
     assert "Measured with lite0-fusion on 200 photos of 150 patients" in page
     assert "Least of all MEL: 12.0% (7.0–17.0) of its photos are flagged" in page
-    assert "clip needs fewer labels than lite0 for macro-F1 0.4 (0.40 (0.30 to open))" in page
+    assert "clip needs fewer labels than lite0 for macro-F1 0.4 (linear head)" in page
+    assert "divided by those that lite0 needs: 0.40 (0.30 to open)." in page
 
 
 def test_a_part_that_could_not_be_computed_says_why(record: dict[str, Any]) -> None:

@@ -106,9 +106,11 @@ def run(config: CompareConfig) -> CompareResult:
     if config.out is not None:
         from dermlab.report.comparison import write_comparison
 
-        written = (write_json(config.out / "comparison.json", comparison), write_comparison(config.out))
+        written = (write_json(config.out / "comparison.json", comparison),)
+        (config.out / "seeds.json").unlink(missing_ok=True)  # of an earlier comparison
         if seeds is not None:
             written += (write_json(config.out / "seeds.json", seeds),)
+        written += (write_comparison(config.out),)
     return CompareResult(comparison, names, written, seeds)
 
 

@@ -522,20 +522,22 @@ def _label_efficiency(part: Json) -> Json:
     label, _, kind = words.metric_words(metric)
     blocks: list[Json] = []
     for head in dict.fromkeys(curve["head"] for curve in part["curves"]):
-        series = []
-        for curve in part["curves"]:
-            if curve["head"] == head:
-                points = sorted(curve["points"], key=lambda point: point["labels"])
-                points = [point for point in points if (point.get(metric) or {}).get("value") is not None]
-                series.append(
-                    plots.Line(
-                        curve["encoder"],
-                        tuple(point["labels"] for point in points),
-                        *(tuple(point[metric][end] for point in points) for end in _ENDS),
-                    )
-                )
-        chart = plots.chart(series, x="labelled photos", y=label, x_kind="count", y_kind=kind, log=True)
-        blocks += [{"kind": "heading", "text": f"{head} head"}, {"kind": "chart", "chart": chart}]
+        for design, what in DESIGNS.items():
+            series = []
+            for curve in part["curves"]:
+                points = sorted(curve["points"], key=lambda point: point["labels"]) if curve["head"] == head else []
+                points = [
+                    point
+                    for point in points
+                    if (point.get(metric) or {}).get("value") is not None and _of_design(point["size"], design)
+                ]
+                if points:
+                    labels = tuple(float(point["labels"]) for point in points)
+                    ends = (tuple(point[metric][end] for point in points) for end in _ENDS)
+                    series.append(plots.Line(curve["encoder"], labels, *ends))
+            if series:
+                chart = plots.chart(series, x="labelled photos", y=label, x_kind="count", y_kind=kind, log=True)
+                blocks += [{"kind": "heading", "text": f"{head} head, {what}"}, {"kind": "chart", "chart": chart}]
     ratios = [item for item in part["ratios"] if item["headline"]] or part["ratios"]
     rows = [
         [
@@ -555,14 +557,24 @@ def _label_efficiency(part: Json) -> Json:
         first = decided[0]
         better = first["a"] if first["verdict"].startswith("a") else first["b"]
         other = first["b"] if better == first["a"] else first["a"]
+        share = _ratio(first["ratio"])
         sentence = (
-            f"{better} needs fewer labels than {other} for {label} {first['score']:g} ({_ratio(first['ratio'])})."
+            f"{better} needs fewer labels than {other} for {label} {first['score']:g} ({first['head']} head): labels that "
+            f"{first['a']} needs, divided by those that {first['b']} needs: {share}."
         )
     else:
         sentence = (
             f"How {label} grows with the number of labelled photos; which encoder needs fewer the data cannot tell."
         )
     return {"sentence": sentence, "blocks": blocks}
+
+
+DESIGNS = {"per_class": "so many labels of each class", "percent": "a share of the labels, in the clinic's own mix"}
+
+
+def _of_design(size: str, design: str) -> bool:
+    """Tell whether a size (``10 per class``, ``5%``, ``all``) belongs to a way of drawing labels; all is of both."""
+    return size == "all" or (design == "per_class") == size.endswith("per class")
 
 
 def _ratio(ratio: Json | None) -> str:
@@ -632,19 +644,26 @@ def _robustness(part: Json) -> Json:
 DRAWN = 6
 
 
+def _kind(head: Any) -> str:
+    return str(head["kind"]) if isinstance(head, dict) else str(head)
+
+
 def _unseen(part: Json) -> Json:
     # The plainest score leads; to name the best one here would be a choice made on test.
     best = "max_softmax" if "max_softmax" in part["mean_auroc"] else next(iter(part["mean_auroc"]), None)
     if best is None:
         return {"sentence": "No class was held out.", "blocks": []}
-    blind = min(
-        part["classes"], key=lambda name: (part["classes"][name]["scores"][best]["auroc"] or {}).get("value") or 2.0
-    )
+
+    def flagged_share(name: str) -> float:
+        value = part["classes"][name]["scores"][best]["flagged_unseen"].get("value")
+        return 2.0 if value is None else float(value)
+
+    blind = min(part["classes"], key=flagged_share)
     found = part["classes"][blind]
     called = max(found["called"], key=lambda name: found["called"][name]) if found["called"] else ""
     flagged = found["scores"][best]["flagged_unseen"]
     sentence = (
-        f"Classes held out of the training of {part['encoder']} with a {part['head']} head, one at a time: by "
+        f"Classes held out of the training of {part['encoder']} with a {_kind(part['head'])} head, one at a time: by "
         f"the score {best} photos of a diagnosis never taught stand out "
         f"with AUROC {number(part['mean_auroc'][best])} on average. Least of all {blind}: {percent(flagged)} of its "
         f"photos are flagged{f'; most are called {called}' if called else ''}."
@@ -655,10 +674,7 @@ def _unseen(part: Json) -> Json:
             item["scores"][best]["flagged_unseen"],
             f"n = {item['n_unseen']:,}; AUROC {number(item['scores'][best]['auroc'])}",
         )
-        for name, item in sorted(
-            part["classes"].items(),
-            key=lambda item: (item[1]["scores"][best]["flagged_unseen"] or {}).get("value") or 0,
-        )
+        for name, item in ((name, part["classes"][name]) for name in sorted(part["classes"], key=flagged_share))
     ]
     told = "; ".join(f"{name}: {what}" for name, what in part["scores"].items())
     means = [[name, number(value)] for name, value in part["mean_auroc"].items()]
