@@ -559,8 +559,8 @@ def _label_efficiency(part: Json) -> Json:
         other = first["b"] if better == first["a"] else first["a"]
         share = _ratio(first["ratio"])
         sentence = (
-            f"{better} needs fewer labels than {other} for {label} {first['score']:g} ({first['head']} head): labels that "
-            f"{first['a']} needs, divided by those that {first['b']} needs: {share}."
+            f"{better} needs fewer labels than {other} for {label} {first['score']:g} ({first['head']} head): labels "
+            f"that {first['a']} needs, divided by those that {first['b']} needs: {share}."
         )
     else:
         sentence = (

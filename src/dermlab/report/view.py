@@ -59,7 +59,9 @@ def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json])
         "decision": decision,
         "tiles": _tiles(record),
         "notes": _sorted(_bad_news(shown) + _notes(record)),
-        "brief": [part for part in shown if not part["skipped"] and part["name"] in BRIEF],
+        "brief": [
+            part for part in shown if not part["skipped"] and part["name"] in BRIEF and part["tone"] != "bad"
+        ],  # what is bad news stands among the notes
         "parts": [part for part in shown if part["name"] != "leak" or part["tone"] == "bad"],
         "leak": next((part for part in shown if part["name"] == "leak" and part["tone"] != "bad"), None),
         "checklists": checklist.counted(checklist.fill(record, further)),
