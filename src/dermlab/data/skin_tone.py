@@ -7,6 +7,7 @@ less than a colorimeter's; docs/how-to/subgroups_and_shift.md tells how well it 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -144,7 +145,7 @@ def estimated_bands(dataset: Dataset, *, pixels: Pixels | None = None) -> pd.Dat
     return tones[["image_id", ITA_BAND]]
 
 
-def _read_mask(dataset: Dataset, path: object, size_px: int) -> np.ndarray | None:
+def _read_mask(dataset: Dataset, path: Any, size_px: int) -> np.ndarray | None:
     """Return a lesion's mask as the recipe fits its photo, bool (S, S), None where there is none to read."""
     if path is None or pd.isna(path):
         return None

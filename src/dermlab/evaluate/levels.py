@@ -208,10 +208,10 @@ def _levels(column: str, values: pd.Series) -> Levels:
     distinct = np.unique(numbers[known])
     if len(distinct) <= FEW_VALUES:
         return _coded(column, [f"{value:g}" for value in distinct], _places(distinct, numbers))
-    edges = np.unique(np.quantile(numbers[known], (0.25, 0.5, 0.75)))
-    place = np.searchsorted(edges, numbers, side="left")
+    cuts = np.unique(np.quantile(numbers[known], (0.25, 0.5, 0.75)))
+    place = np.searchsorted(cuts, numbers, side="left")
     bands = []
-    for code in range(len(edges) + 1):
+    for code in range(len(cuts) + 1):
         inside = numbers[known & (place == code)]
         bands.append(f"{inside.min():g}–{inside.max():g}" if len(inside) else f"quarter {code + 1}")
     return _coded(column, bands, np.where(known, place, -1))
