@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,37 @@ def test_the_demo_says_what_to_install(
     error = capsys.readouterr().err
     assert "pip install 'dermlab[demo]'" in error
     assert not (tmp_path / "demo").exists()
+
+
+def test_the_winner_is_assessed_and_has_its_checklist_and_card(out: Path) -> None:
+    record = json.loads((out / "bakeoff.json").read_text(encoding="utf-8"))
+    winner = next(item for item in record["candidates"] if item["winner"])
+    found = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in (out / "assessment").glob("*.json")}
+    assert {"subgroups", "calibration", "referral", "selective", "conformal", "frequency", "hierarchy"} <= set(found)
+    assert found["subgroups"]["n"] == winner["metrics"]["n"]
+    assert "sex" in found["subgroups"]["columns"]
+    assert sum(item["n_train"] for item in found["frequency"]["classes"].values()) > 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for section in ("subgroups", "calibration", "referral", "conformal", "checklists"):
+        assert f'id="{section}"' in page
+    card = (out / winner["run"] / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert card.startswith("---\nlibrary_name: dermlab\n")
+    assert f"{100 * winner['metrics']['top1']['value']:.1f}%" in card
+    assert "## CLAIM (2024 update)" in (out / "checklist.md").read_text(encoding="utf-8")
+
+
+def test_the_report_can_be_drawn_again_with_what_was_measured_since(
+    out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "again"
+    shutil.copytree(out, folder)
+    part = {"skipped": "the photos are elsewhere"}
+    (folder / "robustness").mkdir()
+    (folder / "robustness" / "robustness.json").write_text(json.dumps(part), encoding="utf-8")
+    (folder / "report.html").unlink()
+    assert main(["report", str(folder), "--no_photos", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "robustness" in told["parts"]
+    assert "Not computed: the photos are elsewhere." in (folder / "report.html").read_text(encoding="utf-8")
+    assert main(["report", str(tmp_path)]) == 2
+    assert "bakeoff.json: no such file" in capsys.readouterr().err

@@ -309,3 +309,27 @@ def test_a_stated_prevalence_and_further_metrics(tmp_path: Path, capsys: pytest.
     assert 0 <= metrics["further"]["sens@spec=0.9:MEL"]["value"] <= 1
     assert main([*words, "--prevalence", "{XXX: 1.0}"]) == 2
     assert "XXX" in capsys.readouterr().err
+
+
+def test_training_seeds_stand_on_the_page_of_a_comparison(tmp_path: Path) -> None:
+    words = []
+    for model, skill in (("strong", 3.0), ("weak", 0.8)):
+        for seed in (1, 2, 3):
+            frame = pd.read_csv(foreign(tmp_path / "one.csv", skill, seed=seed)).assign(seed=seed)
+            path = tmp_path / f"{model}{seed}.csv"
+            frame.to_csv(path, index=False)
+            out = tmp_path / f"{model}{seed}"
+            assert main(["evaluate", str(path), *OPTIONS, "--out", str(out), "--n_boot", "100", "--skip", SKIPPED]) == 0
+            sidecar = out / "predictions.parquet.json"
+            sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"recipe": model}))
+            words.append(str(out))
+    asked = ["--metrics", "top1", "--n_boot", "100", "--n_permutations", "99", "--out", str(tmp_path / "cmp")]
+    assert main(["compare", *words, *asked]) == 0
+    assert (tmp_path / "cmp" / "seeds.json").exists()
+    page = (tmp_path / "cmp" / "comparison.html").read_text()
+    assert "Training seeds" in page[page.index('<h2 id="seeds">') :]
+    assert main(["compare", words[0], words[3], *asked]) == 0
+    assert "Training seeds" not in (tmp_path / "cmp" / "comparison.html").read_text()
+
+
+SKIPPED = "calibration,selective,referral,conformal,subgroups"
