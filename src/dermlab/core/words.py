@@ -27,6 +27,8 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "log_loss": ("log loss", "Log loss", "number"),
     "recall": ("recall", "Recall", "share"),
     "precision": ("precision", "Precision", "share"),
+    "specificity": ("specificity", "Specificity", "share"),
+    "npv": ("negative predictive value", "NPV", "share"),
 }
 
 _PLURALS = {"patient_id": "patients", "lesion_id": "lesions", "image_id": "photos", "site": "sites"}

@@ -88,7 +88,8 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
             }
             for name in LISTED
             if _known(metrics.get(name))
-        ],
+        ]
+        + [{"label": name, "kind": "number", "metric": found} for name, found in metrics.get("further", {}).items()],
         "units_word": unit,
         "recall": [
             {"label": name, "tags": [], "note": f"n = {found['n']:,}", "kind": "candidate", "metric": found["recall"]}

@@ -424,7 +424,11 @@ def _frequency(part: Json) -> Json:
         for item in reversed(part["bins"])
     ]
     link = part["spearman"]
-    said = "too few classes to say" if link.get("value") is None else f"Spearman {change(link, 'number')}"
+    said = (
+        "too few classes to say"
+        if link.get("value") is None
+        else f"Spearman {change(link, 'number')}, {link['n_classes']} classes"
+    )
     sentence = f"Mean recall by how often a class was seen in training; recall against frequency: {said}."
     classes = [
         row(name, found["recall"], f"{found['n_train']:,} in training, n = {found['n']:,}")
