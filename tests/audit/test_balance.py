@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2_contingency
 
-from dermlab.audit.balance import _homogeneity_p, class_findings, group_findings, part_findings
+from dermlab.audit.balance import _homogeneity_p, class_findings, group_findings, part_findings, site_findings
 from dermlab.core.randomness import generator
 
 CLASSES = ("a", "b", "c")
@@ -72,11 +72,39 @@ def test_unlabelled_photos_and_empty_classes_are_counted() -> None:
 
 def test_few_groups_and_one_that_outweighs_the_rest_are_told() -> None:
     groups = np.array([*["unknown"] * 50, *map(str, range(60))])
-    (finding,) = group_findings("x", "patient_id", groups)
+    several, finding = group_findings("x", "patient_id", groups)
+    assert several.severity == "info"
+    assert several.evidence["n"] == 1
     assert finding.code == "large-groups"
     assert "'unknown' has 50 of 110" in finding.message
     assert codes(group_findings("x", "patient_id", np.arange(12))) == ["few-groups"]
-    assert group_findings("x", "patient_id", np.arange(40).repeat(2)) == []
+    (repeated,) = group_findings("x", "lesion_id", np.arange(40).repeat(2))
+    assert "40 of 40 lesions have several photos (80, up to 2 each)" in repeated.message
+    assert group_findings("x", "image_id", np.arange(40)) == []
+
+
+def test_a_test_part_that_rests_on_one_patient_is_told() -> None:
+    groups = np.array([*["much"] * 10, *map(str, range(50))])
+    parts = ["test"] * 30 + ["train"] * 30
+    labels = np.array(list("abc") * 20, dtype=object)
+    found = [f for f in part_findings("x", labels, groups, split_of(parts), CLASSES) if f.code == "large-groups"]
+    assert "'much' alone has 10 of the 30 photos of test" in found[0].message
+    assert "large-groups" not in codes(part_findings("x", labels, groups, split_of(parts[::-1]), CLASSES))
+
+
+def test_a_class_of_one_site_is_confounded_with_it_where_others_were_expected() -> None:
+    labels = np.array(["a"] * 40 + ["b"] * 40, dtype=object)
+    groups = np.arange(80)
+    mixed = np.array(["north", "south"] * 40, dtype=object)
+    assert site_findings("x", "site", mixed, labels, groups, CLASSES) == []
+    apart = mixed.copy()
+    apart[40:] = "south"
+    (finding,) = site_findings("x", "site", apart, labels, groups, CLASSES)
+    assert finding.severity == "warning"
+    assert "b only in 'south'" in finding.message
+    few = np.where(np.arange(80) < 76, "a", "b").astype(object)  # four photos from one site: chance
+    assert site_findings("x", "site", apart, few, groups, CLASSES) == []
+    assert site_findings("x", "site", np.full(80, "north", dtype=object), labels, groups, CLASSES) == []
 
 
 @pytest.mark.parametrize("seed", range(3))

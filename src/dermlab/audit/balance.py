@@ -95,6 +95,17 @@ def group_findings(name: str, column: str, groups: np.ndarray) -> list[Finding]:
     names, counts = np.unique(groups.astype(str), return_counts=True)
     whose = groups_word(column)
     findings = []
+    several = counts > 1
+    if several.any() and column != "image_id":
+        n, n_photos = int(several.sum()), int(counts[several].sum())
+        message = (
+            f"{name}: {n:,} of {len(names):,} {whose} have several photos ({n_photos:,}, up to {counts.max():,} each)."
+        )
+        table = pd.DataFrame({column: names[several], "photos": counts[several]})
+        table = table.sort_values("photos", ascending=False, kind="stable", ignore_index=True)
+        evidence = {"n": n, "n_photos": n_photos, "examples": examples(table)}
+        remedy = f"Splits and intervals go by {column}: photos of one are never in two parts, and count as one."
+        findings.append(Finding("several-photos", "info", message, evidence, remedy, table))
     if len(names) < FEW_GROUPS_IN_ALL:
         message = (
             f"{name}: only {len(names)} {whose}; with fewer than about {FEW_GROUPS_IN_ALL}, intervals by resampling "
@@ -273,7 +284,7 @@ def site_findings(
         home = int(row.argmax())
         expected = float(row.sum() * (1 - elsewhere[home]))
         if row.sum() > 0 and row[home] == row.sum() and expected >= MIN_EXPECTED_GROUPS:
-            rows.append((classes[code], names[home], round(float(row.sum()), 1), round(expected, 1)))
+            rows.append((classes[code], str(names[home]), round(float(row.sum()), 1), round(expected, 1)))
     if not rows:
         return []
     table = pd.DataFrame(rows, columns=["class", column, "groups", "groups_expected_elsewhere"])
