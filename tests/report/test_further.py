@@ -45,6 +45,7 @@ def estimate(value: float, half: float = 0.1) -> dict[str, float]:
     return {"value": value, "low": value - half, "high": value + half}
 
 
+GAIN = {"difference": 0.15, "low": 0.1, "high": 0.2}
 MEASURED = {"n": 200, "n_groups": 150, "unit": "image", "group_by": "patient_id", "warnings": ["a caution"]}
 OTHERS: dict[str, Any] = {
     "robustness": {
@@ -126,9 +127,7 @@ OTHERS: dict[str, Any] = {
                     {"inputs": "clean", "columns": [], "metrics": {"top1": estimate(0.6)}},
                     {"inputs": "with proxies", "columns": ["biopsed"], "metrics": {"top1": estimate(0.75)}},
                 ],
-                "differences": [
-                    {"a": "with proxies", "b": "clean", "metric": "top1", "difference": 0.15, "low": 0.1, "high": 0.2}
-                ],
+                "differences": [{"a": "with proxies", "b": "clean", "metric": "top1", "verdict": "a better", **GAIN}],
             }
         ],
     },
@@ -153,6 +152,15 @@ def test_the_leak_that_was_waived_stands_first_with_its_interval(
     told = page.index("+15.0 (+10.0 to +20.0) points of the 75.0% of top-1 accuracy are the leak")
     assert page.index("Read this before you trust it") < told < page.index("What was asked")
     assert "it reads biopsed" in page[told : told + 200]
+
+
+def test_what_the_blanks_would_have_given_is_not_laid_to_what_was_waived(further: dict[str, Any]) -> None:
+    leak = json.loads(json.dumps(further["leak"]))
+    more = {"a": "with proxies and blanks", "b": "clean", "metric": "top1", "verdict": "a better"}
+    leak["models"][0]["differences"].append(more | {"difference": 0.3, "low": 0.2, "high": 0.4})
+    assert "+15.0 (+10.0 to +20.0) points" in parts.view({"leak": leak})[0]["sentence"]
+    leak["models"][0]["differences"][0] |= {"low": -0.01, "verdict": "cannot tell apart"}
+    assert "which is within chance" in parts.view({"leak": leak})[0]["sentence"]
 
 
 def test_a_leak_that_was_kept_out_is_no_bad_news_and_stands_with_the_data(

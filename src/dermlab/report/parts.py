@@ -496,19 +496,25 @@ def _leak(part: Json) -> Json:
         blocks.append(text(f"Columns that leak: {columns}."))
         if not found:
             continue
-        largest = max(found, key=lambda item: item["difference"] or 0.0)
-        size = f"{change(largest, 'share', 'difference')} points"
+        who = "the questionnaire alone" if model["name"] == "questionnaire" else model["name"]
+        # What was admitted are proxies; blanks are dropped by the questionnaire encoder whatever was waived.
+        given = [item for item in found if item["a"] == "with proxies"] if part["admitted"] else []
+        shown = given[0] if given else max(found, key=lambda item: item["difference"] or 0.0)
+        size = f"{change(shown, 'share', 'difference')} points"
+        unsure = shown["verdict"] == "cannot tell apart"
         if part["admitted"]:
-            with_leak = next((s for s in model["steps"] if s["inputs"] == largest["a"]), model["steps"][-1])
+            with_leak = next((step for step in model["steps"] if step["inputs"] == shown["a"]), model["steps"][-1])
             whole = words.score(with_leak["metrics"]["top1"]["value"])
+            reads = f"it reads {', '.join(part['admitted'])}, known only with the diagnosis"
+            doubt = ", which is within chance" if unsure else ""
             sentences.append(
-                f"{words.capital(model['name'])}: {size} of the {whole} of top-1 accuracy are the leak: it reads "
-                f"{', '.join(part['admitted'])}, known only with the diagnosis."
+                f"{who if who == model['name'] else words.capital(who)}: {size} of the {whole} of top-1 accuracy are the leak{doubt}: {reads}."
             )
         else:
+            doubt = ", which is within chance" if unsure else ""
             sentences.append(
-                f"Had {model['name']} been given the columns that betray the label, its top-1 accuracy would have "
-                f"looked {size} higher; they were left out."
+                f"Had {who} been given the columns that betray the label, its top-1 accuracy would have "
+                f"looked {size} higher{doubt}; they were left out."
             )
     tone = "bad" if part["admitted"] else ""
     return {
