@@ -507,9 +507,8 @@ def _leak(part: Json) -> Json:
             whole = words.score(with_leak["metrics"]["top1"]["value"])
             reads = f"it reads {', '.join(part['admitted'])}, known only with the diagnosis"
             doubt = ", which is within chance" if unsure else ""
-            sentences.append(
-                f"{who if who == model['name'] else words.capital(who)}: {size} of the {whole} of top-1 accuracy are the leak{doubt}: {reads}."
-            )
+            named = who if who == model["name"] else words.capital(who)
+            sentences.append(f"{named}: {size} of the {whole} of top-1 accuracy are the leak{doubt}: {reads}.")
         else:
             doubt = ", which is within chance" if unsure else ""
             sentences.append(
