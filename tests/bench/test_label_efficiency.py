@@ -178,7 +178,6 @@ def test_linear_is_scikit_learn_s_with_c_chosen_on_val(n: int) -> None:
     Cs = (1e-3, 1e-1, 10.0)
     draws = [fold.drawn(Size("", "", per_class=n), repeat) for repeat in range(3)]
     fitter = Linear(values, fold, Curves(C=Cs, metrics=("macro_f1",)), ["a", "b", "c"])
-    fitter.paths.tolerance = 1e-5
     found = fitter.predict(draws)
     assert found.converged.all()
     for place, rows in enumerate(draws):
