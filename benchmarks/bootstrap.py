@@ -4,7 +4,8 @@
 
 The setting of the seeds: 15,561 predictions over 25 classes; here of 9,000 patients. The scikit-learn loop draws
 patients, gathers their rows and calls one function a metric; it is timed on --loop replicates and extrapolated to the
-same number. Both are checked to agree on the same draws. Then ten such models are compared pairwise.
+same number. Both are checked to agree on the same draws. Then ten such models are compared pairwise, and small test
+sets are redrawn from them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dermlab.evaluate import Predictions, compare_predictions
 from dermlab.evaluate.cases import cases_from_arrays
 from dermlab.evaluate.intervals import BLOCK, estimate, group_counts, resample
 from dermlab.evaluate.metrics import N_BINS, Evaluation
+from dermlab.evaluate.redraw import redraw
 from dermlab.evaluate.summary import PROMISED
 
 
@@ -113,6 +115,11 @@ def main() -> None:
         start = time.perf_counter()
         compare_predictions(tables, n_boot=options.n_boot)
         result[f"seconds to compare {options.models} models"] = round(time.perf_counter() - start, 1)
+        start = time.perf_counter()
+        found = redraw(tables, n=250, draws=1000)
+        result["seconds to redraw 1,000 test sets at each size"] = round(time.perf_counter() - start, 1)
+        result["another winner on 250"] = next(one for one in found["sizes"] if one["n"] == 250)["winner_differs"]
+        result["same winner in 95 % from"] = found["n_for_5_percent"]
         result["peak memory MB, with the comparison"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     print(json.dumps(result, indent=2))
 

@@ -108,7 +108,7 @@ def redraw(
         stratified = False
         warnings.append("a multi-label target has no classes to stratify by: drawn without")
     pool = _pool(tuple(tables), sets, metric, stratified)
-    wanted = sorted({size for size in (sizes or SIZES) if 2 <= size <= n_units} | {n})
+    wanted = sorted({size for size in (sizes or (*SIZES, n_units)) if 2 <= size <= n_units} | {n})
     found = {size: _at_size(pool, max(2, round(size * n_groups / n_units)), draws, seed, level) for size in wanted}
     best = int(np.argmax(pool.values))
     pairs = [_pair_entry(pool, place, found, n_units) for place in range(len(pool.pairs))]
