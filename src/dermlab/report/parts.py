@@ -290,61 +290,55 @@ def _broken(item: Json) -> list[Json]:
 
 
 def _subgroups(part: Json) -> Json:
-    metric = "balanced_accuracy" if "balanced_accuracy" in part["metrics"] else part["metrics"][0]
-    metric = "top1" if "top1" in part["metrics"] else metric
+    metric = "top1" if "top1" in part["metrics"] else part["metrics"][0]
     label, _, kind = words.metric_words(metric)
-    unit = " points" if kind == "share" else ""
-    worse = [item for item in part["worse"] if item["metric"] == metric] or part["worse"]
     looked = sum(len(column["levels"]) for column in part["columns"].values())
+    # What is worse by an average over the same classes does not come from a group's mix of diagnoses.
+    worse = [item for item in part["worse"] if item["metric"] != "top1"] or part["worse"]
     if worse:
         first = worse[0]
         name, _, how = words.metric_words(first["metric"])
-        others = f", and for {len(worse) - 1} more" if len(worse) > 1 else ""
+        others = {(item["column"], item["level"]) for item in part["worse"]} - {(first["column"], first["level"])}
+        more = f", and by some measure for {len(others)} more" if others else ""
         sentence = (
             f"It does worse for {first['column']} = {first['level']}: {name} "
             f"{change(first, how, 'difference')}{' points' if how == 'share' else ''} against everybody else"
-            f"{others} (adjusted for all {part['n_tests']} tests)."
+            f"{more} (adjusted for all {part['n_tests']} tests)."
         )
+        if first["metric"] == "top1":
+            sentence += " By averages over the same classes none is shown to be: its diagnoses may be the harder ones."
     elif part["columns"]:
         sentence = (
-            f"No subgroup is significantly worse than the rest by {label} (of {looked} looked at, adjusted for all "
+            f"No subgroup is significantly worse than the rest by any measure (of {looked} looked at, adjusted for all "
             f"{part['n_tests']} tests); with so few cases in many of them that is no proof that all fare alike."
         )
     else:
         sentence = "The table has no column that describes the patients, so nobody can say for whom it works less well."
+    gaps = _gaps(part, metric)
+    differing = [(gap, name) for gap, name in gaps if gap["verdict"] == DIFFER]
+    if differing:
+        told = "; ".join(
+            f"by {name} {words.score(gap['group_min'], kind)} ({gap['worst']}) to "
+            f"{words.score(gap['group_max'], kind)} ({gap['best']})"
+            for gap, name in differing
+        )
+        sentence += f" Levels differ in {label}: {told}."
     blocks: list[Json] = []
-    gaps = []
-    for name, column in part["columns"].items():
-        gap = (column.get("gaps") or {}).get(metric)
-        if gap and gap.get("worst") is not None:
-            n = {item["level"]: item["n"] for item in column["levels"]}
-            gaps.append((gap, name, n))
     if gaps:
-        gaps.sort(key=lambda item: (item[0]["verdict"] != DIFFER, -(item[0]["difference"]["value"] or 0.0)))
-        rows = [
-            [
-                name + (" (estimated)" if part["columns"][name]["estimated"] else ""),
-                f"{gap['worst']}: {words.score(gap['group_min'], kind)} (n = {n.get(gap['worst'], 0):,})",
-                f"{gap['best']}: {words.score(gap['group_max'], kind)} (n = {n.get(gap['best'], 0):,})",
-                gap["verdict"],
-                change(gap["difference"], kind).replace("+", ""),
-                words.unsigned(words.points(gap["difference_by_chance"], kind)),
-            ]
-            for gap, name, n in gaps
-        ]
-        heads = ["By", "Worst", "Best", "Verdict", f"Gap{unit and ', points'}", "By chance"]
-        blocks.append(table(f"Largest gaps in {label}", heads, rows, text_columns=4))
-        differing = [(gap, name) for gap, name, _ in gaps if gap["verdict"] == DIFFER]
-        if differing:
-            told = "; ".join(
-                f"by {name} {words.score(gap['group_min'], kind)} ({gap['worst']}) to "
-                f"{words.score(gap['group_max'], kind)} ({gap['best']})"
-                for gap, name in differing
-            )
-            sentence += f" Levels differ in {label}: {told}."
-    for place, (name, column) in enumerate(part["columns"].items()):
+        blocks.append(_gap_table(part, gaps, metric))
+    fair = _gaps(part, "balanced_accuracy") if metric != "balanced_accuracy" else []
+    if gaps and metric == "top1":
+        blocks.append(text("Top-1 accuracy also tells which diagnoses a group has: some are harder than others."))
+    if fair:
+        note = "Averaged, within each row, over the classes of which every level has enough cases."
+        blocks.append(details("The gaps by balanced accuracy", _gap_table(part, fair, "balanced_accuracy"), text(note)))
+    ranked = [name for _, name in gaps]
+    ordered = sorted(
+        part["columns"].items(), key=lambda item: ranked.index(item[0]) if item[0] in ranked else len(ranked)
+    )
+    for place, (name, column) in enumerate(ordered):
         levels = sorted(column["levels"], key=lambda item: _value(item["metrics"].get(metric)))
-        rows_drawn = [
+        rows = [
             row(
                 item["level"],
                 item["metrics"].get(metric),
@@ -356,15 +350,40 @@ def _subgroups(part: Json) -> Json:
             for item in levels
         ]
         overall = (part["overall"].get(metric) or {}).get("value")
-        drawn = forest(rows_drawn, kind, overall, f"{label}; dashed: all cases together")
+        drawn = forest(rows, kind, overall, f"{label}; dashed: all cases together")
         summary = f"By {name}{', estimated from the photo' if column['estimated'] else ''}"
-        blocks.append({"kind": "heading", "text": summary} if place == 0 else {"kind": "none"})
-        blocks.append(drawn if place == 0 else details(summary, drawn))
+        blocks += [{"kind": "heading", "text": summary}, drawn] if place == 0 else [details(summary, drawn)]
     if part["not_claimed"]:
-        rows = [[item["column"], item["level"], f"{item['n']:,}", item["why"]] for item in part["not_claimed"]]
-        shown = table("Levels of which nothing is claimed", ["By", "Level", "n", "Why"], rows, text_columns=4)
-        blocks.append(details(f"{words.plural(len(rows), 'level')} too small for any claim", shown))
-    return {"sentence": sentence, "tone": "bad" if worse else "", "blocks": [b for b in blocks if b["kind"] != "none"]}
+        told_of = [[item["column"], item["level"], f"{item['n']:,}", item["why"]] for item in part["not_claimed"]]
+        shown = table("Levels of which nothing is claimed", ["By", "Level", "n", "Why"], told_of, text_columns=4)
+        blocks.append(details(f"{words.plural(len(told_of), 'level')} too small for any claim", shown))
+    return {"sentence": sentence, "tone": "bad" if worse else "", "blocks": blocks}
+
+
+def _gaps(part: Json, metric: str) -> list[tuple[Json, str]]:
+    """Return the gap of each column by a metric, those that are more than chance first, then the largest."""
+    found = [((column.get("gaps") or {}).get(metric), name) for name, column in part["columns"].items()]
+    known = [(gap, name) for gap, name in found if gap and gap.get("worst") is not None]
+    return sorted(known, key=lambda item: (item[0]["verdict"] != DIFFER, -(item[0]["difference"]["value"] or 0.0)))
+
+
+def _gap_table(part: Json, gaps: Sequence[tuple[Json, str]], metric: str) -> Json:
+    label, _, kind = words.metric_words(metric)
+    rows = []
+    for gap, name in gaps:
+        n = {item["level"]: item["n"] for item in part["columns"][name]["levels"]}
+        rows.append(
+            [
+                name + (" (estimated)" if part["columns"][name]["estimated"] else ""),
+                f"{gap['worst']}: {words.score(gap['group_min'], kind)} (n = {n.get(gap['worst'], 0):,})",
+                f"{gap['best']}: {words.score(gap['group_max'], kind)} (n = {n.get(gap['best'], 0):,})",
+                gap["verdict"],
+                change(gap["difference"], kind).replace("+", ""),
+                words.unsigned(words.points(gap["difference_by_chance"], kind)),
+            ]
+        )
+    heads = ["By", "Worst", "Best", "Verdict", "Gap, points" if kind == "share" else "Gap", "By chance"]
+    return table(f"Largest gaps in {label}", heads, rows, text_columns=4)
 
 
 def _value(metric: Json | None) -> float:
