@@ -118,7 +118,15 @@ def _sentence(label: str, entries: Sequence[Json], placed: Mapping[str, int]) ->
     unsure = sum(entry["verdict"] == "cannot tell apart" for entry in entries)
     if not rest and unsure == len(entries):
         return f"by {label} these data can tell none of the {len(placed)} models apart."
-    text = f"by {label} no model is significantly better than {' or '.join(best)}"
+    beaten = [
+        entry for entry in entries if entry["verdict"] != "cannot tell apart" and best[0] in (entry["a"], entry["b"])
+    ]
+    if len(best) == 1 and len(beaten) == len(placed) - 1:
+        text = f"by {label} {best[0]} is better than every other model"
+    else:
+        text = f"by {label} no model is significantly better than {' or '.join(best)}"
+    if not unsure:
+        return f"{text}, and all other pairs differ too."
     return f"{text}; {unsure} of {words.plural(len(entries), 'pair')} cannot be told apart by these data."
 
 
@@ -168,11 +176,9 @@ def _seeds(seeds: Json) -> Json:
         }
         for entry in seeds["comparisons"]
     ]
-    told = [words.capital(text) + "." for text in seeds["warnings"]]
     return {
         "recipes": recipes,
         "comparisons": comparisons,
-        "warnings": told,
         "groups_word": words.groups_word(seeds.get("group_by")),
     }
 
