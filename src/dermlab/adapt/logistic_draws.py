@@ -25,6 +25,7 @@ MAX_ITERATIONS = 500
 LEAST_SPREAD = 1e-4
 ROUNDING = 2 * float(np.finfo(np.float32).eps)
 BLOCK = 50  # draws at a time
+GATHERED = 2  # the same where each draw's rows are gathered: more leave the processor's cache
 POOLED_FROM = 0.25  # share of the pool from which multiplying all of it beats gathering the draw's rows
 
 
@@ -101,9 +102,10 @@ class DrawPaths:
         alike: dict[tuple[Any, ...], list[int]] = {}
         for place, rows in enumerate(draws):
             alike.setdefault((len(rows), tuple(np.unique(self.codes[rows]).tolist())), []).append(place)
-        for (_, seen), places in alike.items():
-            for start in range(0, len(places), BLOCK):
-                block = places[start : start + BLOCK]
+        for (n, seen), places in alike.items():
+            at_once = GATHERED if n_features < n < POOLED_FROM * len(self.X) else BLOCK
+            for start in range(0, len(places), at_once):
+                block = places[start : start + at_once]
                 found = self._solve_alike([draws[place] for place in block], seen, order, max_iterations)
                 for at, (W, b, norm, n_steps) in enumerate(found):
                     cell = np.ix_(block, seen)
