@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
 
 REPEATS_KEPT_TOGETHER = 25
-MOST_SIMILARITIES = 1 << 28  # of val and test photos with the pool, kept at once (2 GB)
+MOST_SIMILARITIES = 1 << 28  # of val and test photos with the pool, kept at once (3 GB)
 STEP = 0.05  # between the scores at which labels needed are read off
 LEVEL = 0.95
 # scikit-learn's own measure; fits aim at a tenth of it, which single precision may just miss.

@@ -11,9 +11,9 @@ from dermlab.core.errors import InputError
 
 QUERY_BLOCK = 2048
 FIRST_BLOCK = 1024
-# A small subset is sorted for itself where that means looking at far fewer values than its part of the sorted rows.
-DIRECT = 512
-SORT_WIDTH = 10
+# A small subset is sorted for itself where its part of the sorted rows is much wider.
+DIRECT = 1024
+SORT_WIDTH = 3
 
 
 def nearest(
@@ -65,7 +65,7 @@ class Neighbourhood:
     """The nearest neighbours of the same queries within one subset of a bank after another.
 
     All similarities are computed and every query's row is sorted once; a subset's neighbours are then the first of its
-    members along that row. Memory: 8 bytes × queries × bank.
+    members along that row. Memory: 12 bytes × queries × bank.
     """
 
     def __init__(self, queries: np.ndarray, bank: np.ndarray) -> None:
@@ -80,6 +80,8 @@ class Neighbourhood:
         for start in range(0, len(self.similarity), FIRST_BLOCK):
             part = slice(start, start + FIRST_BLOCK)
             self.order[part] = np.argsort(-self.similarity[part], axis=1, kind="stable")
+        self.rank = np.empty_like(self.order)
+        np.put_along_axis(self.rank, self.order, np.arange(len(bank), dtype=np.int32)[None], axis=1)
 
     def nearest(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the ``k`` nearest of the bank's ``rows`` for each query, best first.
@@ -94,15 +96,16 @@ class Neighbourhood:
         Raises:
             InputError: ``k`` is out of range.
         """
-        n_queries, n_bank = self.similarity.shape
+        n_bank = self.similarity.shape[1]
         if not 1 <= k <= len(rows):
             raise InputError(f"nearest: k is {k}, but must be from 1 to the {len(rows)} rows drawn")
         # So many places of a sorted row hold k members of the subset, nearly always.
         width = int(np.ceil((k + 4 * np.sqrt(k)) * n_bank / len(rows)))
         if len(rows) <= DIRECT and width > SORT_WIDTH * len(rows):
-            found = self.similarity[:, rows]
-            place = np.argsort(-found, axis=1, kind="stable")[:, :k]
-            return np.take_along_axis(found, place, axis=1), rows[place]
+            # Whole numbers without equals, which numpy sorts ten times as fast as it argsorts similarities.
+            ranks = np.sort(self.rank[:, rows], axis=1)[:, :k]
+            index = np.take_along_axis(self.order, ranks, axis=1).astype(np.int64)
+            return np.take_along_axis(self.similarity, index, axis=1), index
         member = np.zeros(n_bank, bool)
         member[rows] = True
         while True:
