@@ -212,3 +212,14 @@ def test_the_licences_behind_a_run_are_found_in_its_folder(dataset: Dataset, tmp
     assert module._encoder_cards({"name": "resnet50", "licence_card": None}) == ["resnet50"]
     assert module._encoder_cards({"name": "resnet50", "licence_card": "torchvision"}) == ["torchvision"]
     assert module._encoder_cards({"name": "resnet50+random", "licence_card": None}) == []
+
+
+def test_a_run_is_not_passed_off_for_photos_that_were_replaced(dataset: Dataset, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = Path(shutil.copytree(dataset.folder, tmp_path / "clinic"))
+    copied = Dataset.open(folder)
+    run_probe(copied, settings("knn"), tmp_path / "run")
+    Image.new("RGB", (64, 64), "white").save(copied.paths[0])
+    with pytest.raises(InputError, match="other photos"):
+        run_probe(Dataset.open(folder), settings("knn"), tmp_path / "run")

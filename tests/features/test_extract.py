@@ -1,6 +1,7 @@
 """Features are the encoder's own outputs, computed once for each photo's content and never stale."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,3 +230,16 @@ def test_the_histogram_counts_as_numpy_does():
         for one in image
     ]
     np.testing.assert_allclose(color_histogram(image), np.array(expected, np.float32), rtol=1e-6)
+
+
+def test_whoever_takes_the_vectors_is_left_with_gradients(tmp_path: Path) -> None:
+    from dermlab.data.pixel_cache import open_pixels
+    from dermlab.features.extract import encode
+
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.full((40, 40, 3), 120, np.uint8)).save(path)
+    encoder, preprocess = create_encoder("timm:test_resnet+random")
+    pixels = open_pixels([path], preprocess.recipe())
+    for _ in encode(encoder, pixels, np.array([0]), runtime=Runtime("cpu", "bf16", "a test")):
+        assert not torch.is_inference_mode_enabled()
+        assert not torch.is_autocast_enabled("cpu")

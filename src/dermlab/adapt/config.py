@@ -22,14 +22,20 @@ SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+def _as_tuple(value: Any) -> Any:
+    return (value,) if isinstance(value, int | float) else value
+
+
 class HeadConfig(Config):
     """A head and its settings; what is not said is the head's own default or is chosen on val."""
 
     kind: HeadKind = Field(description="knn, linear, mlp, fusion, questionnaire or majority")
-    k: tuple[int, ...] | None = Field(None, min_length=1, description="numbers of neighbours to choose from on val")
+    k: Annotated[tuple[int, ...] | None, BeforeValidator(_as_tuple)] = Field(
+        None, min_length=1, description="numbers of neighbours to choose from on val"
+    )
     weights: Literal["softmax", "uniform"] | None = Field(None, description="how neighbours of knn vote")
     centre: bool | None = Field(None, description="knn: subtract the training mean before the cosine")
-    C: tuple[float, ...] | None = Field(
+    C: Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)] = Field(
         None, min_length=1, description="inverse penalties of the logistic regression to choose from on val"
     )
     with_questionnaire: bool | None = Field(None, description="linear: the encoded questionnaire beside the embedding")

@@ -127,10 +127,7 @@ def run_probe(
         raise InputError(f"the head {head.kind!r} needs --encoder; 'dermlab encoders' lists the names")
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "probe")
-    made_with: dict[str, Any] = {
-        "data": dataset.fingerprint,
-        "split": hash_json(split.astype(str).to_dict(orient="list")),
-    }
+    made_with = inputs_of(dataset, split, settings.encoder)
     if folder.done:
         _refuse_other_inputs(folder.path, made_with)
         return read_probe(folder.path)
@@ -506,6 +503,20 @@ def _encoder_cards(encoder: dict[str, Any] | None) -> list[str]:
     if encoder is None or encoder["name"] == "histogram" or encoder["name"].endswith("+random"):
         return []
     return [encoder.get("licence_card") or encoder["name"]]
+
+
+def inputs_of(dataset: Dataset, split: pd.DataFrame, encoder: str | None) -> dict[str, Any]:
+    """Return the fingerprints of what a probe stands on: manifest and card, split, photos where it sees them."""
+    return {
+        "data": dataset.fingerprint,
+        "split": split_fingerprint(split),
+        "photos": None if encoder is None else hash_json(_contents(dataset).tolist()),
+    }
+
+
+def split_fingerprint(split: pd.DataFrame) -> str:
+    """Return the fingerprint of who is in which part."""
+    return hash_json(split.astype(str).to_dict(orient="list"))
 
 
 def _refuse_other_inputs(path: Path, made_with: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from dermlab.adapt.config import HeadConfig, ProbeSettings
 from dermlab.bench.config import BakeoffConfig, folder_name
-from dermlab.bench.description import split_fingerprint
 from dermlab.bench.outcome import COSTS, Outcome
 from dermlab.bench.terms import Terms, contamination, encoder_terms
 from dermlab.core.config import read_yaml
@@ -98,7 +97,7 @@ def run_candidates(setting: Setting, plans: Sequence[Plan]) -> list[Outcome]:
 
 def _run(setting: Setting, item: Plan, embedded: dict[str, Features], title: str) -> Outcome:
     """Run one candidate, or read what an earlier run of the very same left."""
-    from dermlab.adapt.probe import read_probe, run_probe
+    from dermlab.adapt.probe import inputs_of, read_probe, run_probe
 
     config, folder = setting.config, setting.out / item.folder
     settings = ProbeSettings(
@@ -114,11 +113,8 @@ def _run(setting: Setting, item: Plan, embedded: dict[str, Features], title: str
         waive=tuple(name for name in config.waive if name.startswith("proxy:")),
         n_boot=config.n_boot,
     )
-    inputs = {
-        "data": setting.dataset.fingerprint,
-        "split": split_fingerprint(setting.split),
-        "encoder": _fingerprint(setting, item.encoder, embedded),
-    }
+    inputs = inputs_of(setting.dataset, setting.split, item.encoder)
+    inputs["encoder"] = _fingerprint(setting, item.encoder, embedded)
     if folder.exists() and not _is_of(folder, settings, inputs):
         note(f"{item.name}: was made with other data or settings, and is made again")
         shutil.rmtree(folder)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermlab.core.files import json_ready
-from dermlab.core.fingerprint import hash_json
 from dermlab.core.randomness import generator
 
 if TYPE_CHECKING:
@@ -34,6 +33,7 @@ def describe_data(
         dropped: questionnaire columns left out of the models, with the reason.
         seed: draws the sample photos.
     """
+    from dermlab.adapt.probe import split_fingerprint
     from dermlab.data.splits import balance
 
     card, wanted = dataset.card, dataset.card.target(target)
@@ -81,11 +81,6 @@ def describe_data(
         "quarantine": json_ready(dataset.quarantine.to_dict(orient="records")),
         "samples": _samples(dataset.image_ids, member, wanted.classes, seed),
     }
-
-
-def split_fingerprint(split: pd.DataFrame) -> str:
-    """Return the fingerprint of a split's content, as ``inputs.json`` of a run holds it."""
-    return hash_json(split.astype(str).to_dict(orient="list"))
 
 
 def _members(labels: np.ndarray, classes: tuple[str, ...]) -> np.ndarray:

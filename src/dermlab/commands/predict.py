@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dermlab.core import words
 from dermlab.core.config import Config
+from dermlab.core.device import Precision
 from dermlab.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class PredictConfig(Config):
         True, description="leave the data set's labels out: its classes are others (evaluate then takes a label map)"
     )
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
+    precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
     batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 

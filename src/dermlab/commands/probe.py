@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dermlab.adapt.config import ProbeSettings
 from dermlab.core import words
+from dermlab.core.device import Precision
 
 if TYPE_CHECKING:
     from dermlab.adapt.probe import ProbeResult as Probe
@@ -24,7 +25,7 @@ class ProbeConfig(ProbeSettings):
     data: Path = Field(description="data set folder")
     out: Path = Field(description="run folder to write")
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
+    precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
     batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 

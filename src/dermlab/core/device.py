@@ -57,10 +57,22 @@ class Runtime:
         return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[self.precision]
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """Return the autocast context of this precision (a null context for fp32)."""
-        if self.precision == "fp32":
+        """Return the autocast context of this precision; fp32 is a null context, on CUDA one without TF32.
+
+        cuDNN convolves fp32 in TF32, with ten bits of mantissa, unless it is told not to.
+        """
+        if self.precision == "fp32" and not self.device.startswith("cuda"):
             return contextlib.nullcontext()
         import torch
+
+        if self.precision == "fp32":
+            cudnn = torch.backends.cudnn
+            return cudnn.flags(
+                enabled=cudnn.enabled,
+                benchmark=cudnn.benchmark,
+                deterministic=cudnn.deterministic,
+                allow_tf32=False,
+            )
 
         return torch.autocast(self.device.split(":")[0], dtype=self.dtype)
 

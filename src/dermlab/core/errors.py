@@ -50,12 +50,6 @@ class MissingWeightsError(InputError):
     """Weights are not on this machine and could not be fetched."""
 
 
-class ProblemsFoundError(DermlabError):
-    """A command that was asked to look for problems found some (exit status 1)."""
-
-    exit_status = 1
-
-
 def first_line(error: BaseException) -> str:
     """Return the first non-empty line of an exception's text, or its class name where it has none."""
     for line in str(error).splitlines():

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any
 
-T = TypeVar("T")
 _quiet = False
 _bar_active = False
 
@@ -111,13 +110,3 @@ def _lines(description: str, total: int | None, unit: str) -> Iterator[Callable[
     seconds = time.monotonic() - start
     if seconds >= 2:
         note(f"{description}: {done:,} {unit} in {seconds:,.1f} s")
-
-
-def track(items: Iterable[T], description: str, total: int | None = None, unit: str = "images") -> Iterator[T]:
-    """Yield ``items`` while showing :func:`progress`."""
-    if total is None and isinstance(items, Sized):
-        total = len(items)
-    with progress(description, total, unit) as advance:
-        for item in items:
-            yield item
-            advance(1)

@@ -181,9 +181,7 @@ def embed_arrays(
         seed: of random weights.
     """
     parts = list(
-        embed_stream(
-            images, encoder_name, runtime=runtime, batch_size=batch_size, size_px=size_px, fit=fit, seed=seed
-        )
+        embed_stream(images, encoder_name, runtime=runtime, batch_size=batch_size, size_px=size_px, fit=fit, seed=seed)
     )
     if parts:
         return np.concatenate(parts)
@@ -271,30 +269,34 @@ def encode(
 def _forward(
     encoder: Encoder, images: Iterator[torch.Tensor], runtime: Runtime, batch_size: int
 ) -> Iterator[np.ndarray]:
-    """Run batches through an encoder in one autocast context, which casts the weights once and not at every batch."""
+    """Run batches through an encoder.
+
+    The contexts are left before each result is handed on: whoever takes it must not find himself without gradients.
+    That the weights are cast anew for every batch costs little beside the batch.
+    """
     import torch
 
     from dermlab.models.inference import for_inference
 
     network = for_inference(encoder, runtime, encoder.preprocess.size_px)
-    with torch.inference_mode(), runtime.autocast():
-        while True:
-            try:
-                batch = next(images, None)
-                if batch is None:
-                    return
+    while True:
+        try:
+            batch = next(images, None)
+            if batch is None:
+                return
+            with torch.inference_mode(), runtime.autocast():
                 vectors = network(batch).float().cpu().numpy()
-            except torch.OutOfMemoryError:
-                raise DermlabError(
-                    f"encoder {encoder.name}: a batch of {batch_size} does not fit into the memory of "
-                    f"{runtime.device}; --batch_size {max(1, batch_size // 2)} needs half"
-                ) from None
-            if not np.isfinite(vectors).all():
-                raise DermlabError(
-                    f"encoder {encoder.name}: gave values that are not finite in {runtime.precision}"
-                    + ("" if runtime.precision == "fp32" else "; --precision fp32 may help")
-                )
-            yield vectors
+        except torch.OutOfMemoryError:
+            raise DermlabError(
+                f"encoder {encoder.name}: a batch of {batch_size} does not fit into the memory of "
+                f"{runtime.device}; --batch_size {max(1, batch_size // 2)} needs half"
+            ) from None
+        if not np.isfinite(vectors).all():
+            raise DermlabError(
+                f"encoder {encoder.name}: gave values that are not finite in {runtime.precision}"
+                + ("" if runtime.precision == "fp32" else "; --precision fp32 may help")
+            )
+        yield vectors
 
 
 def _extractor(
