@@ -12,13 +12,12 @@ import pytest
 from dermlab.audit import lookalikes
 from dermlab.audit.lookalikes import (
     LookAlikes,
-    agreeing_points,
     close_pairs,
     find_look_alikes,
-    find_points,
     look_alike_findings,
     unit,
 )
+from dermlab.audit.points import AGREEING, Points, agreeing_points, find_points
 from dermlab.core.randomness import generator
 
 
@@ -33,15 +32,15 @@ def scene(seed: int, side: int = 300) -> np.ndarray:
     return cv2.GaussianBlur(photo, (0, 0), 1.0)
 
 
-def points(photo: np.ndarray) -> lookalikes.Points:
+def points(photo: np.ndarray) -> Points:
     return find_points(np.asarray(cv2.cvtColor(np.ascontiguousarray(photo), cv2.COLOR_RGB2GRAY)))
 
 
 def test_a_deep_turned_crop_agrees_and_another_scene_does_not() -> None:
     photo = scene(1)
     crop = cv2.resize(np.ascontiguousarray(np.rot90(photo[40:240, 60:260])), (300, 300))
-    assert agreeing_points(points(photo), points(crop)) >= 2 * lookalikes.AGREEING
-    assert max(agreeing_points(points(photo), points(scene(seed))) for seed in range(2, 8)) < lookalikes.AGREEING
+    assert agreeing_points(points(photo), points(crop)) >= 2 * AGREEING
+    assert max(agreeing_points(points(photo), points(scene(seed))) for seed in range(2, 8)) < AGREEING
     assert agreeing_points(points(photo), points(np.full((300, 300, 3), 90, np.uint8))) == 0
 
 
@@ -82,9 +81,11 @@ def test_a_deep_crop_is_proposed_and_confirmed_and_nothing_else(tmp_path: Path) 
 def test_look_alikes_of_two_patients_come_first() -> None:
     alike = pd.DataFrame({"a": [0, 1], "b": [2, 3], "similarity": [0.9, 0.8], "points": [3, 4]})
     found = LookAlikes(pd.DataFrame(), alike, 0.7, 9, "an encoder")
-    ids, groups = np.array(list("wxyz")), np.array(["p", "p", "p", "q"])
+    ids, groups = np.array([*"wxyz", *map(str, range(20))]), np.array(["p", "p", "p", "q", *map(str, range(20))])
     (finding,) = look_alike_findings("clinic", ids, groups, "patient_id", found)
     assert finding.severity == "warning"
     assert finding.evidence["n_across"] == 1
     assert finding.table is not None
     assert finding.table[["image_id", "copy"]].to_numpy().tolist() == [["x", "z"], ["w", "y"]]
+    (crowded,) = look_alike_findings("clinic", ids[:4], groups[:4], "patient_id", found)
+    assert crowded.severity == "info"  # one in four: the encoder finds everything alike

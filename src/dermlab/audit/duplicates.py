@@ -28,6 +28,7 @@ from scipy.fft import dct
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from dermlab.audit.points import AGREEING, best_agreement
 from dermlab.audit.thumbnails import SIZE_PX, Thumbnails
 from dermlab.core.fingerprint import hash_bytes
 from dermlab.core.progress import progress
@@ -44,9 +45,9 @@ turned and mirrored copies have .68 and more, two different lesions .41 at most.
 SAME_ALIGNED = 0.65
 """The same for a crop and after alignment: with more ways to try, different photos get more alike, up to .55."""
 
-SAME_ALIGNED_TURNED = 0.75
-"""The same for a crop that is turned or mirrored too: a rarer copy, and more ways to be alike by chance. Of ten clean
-synthetic clinics of small photos one had two patients' lesions at .68."""
+SURE_ALIGNED_TURNED = 0.75
+"""A crop that is turned or mirrored too is a rarer copy with more ways to be alike by chance: below this, points must
+agree as well. Of ten clean synthetic clinics of small photos one had two patients' lesions at .68."""
 
 ALIGNABLE = 0.10
 """Pairs whose detail correlates at least this much as they lie are worth aligning."""
@@ -84,6 +85,8 @@ _ORIENTATIONS: dict[tuple[int, int, int], str] = {
 }
 _ORDER = tuple(_ORIENTATIONS)
 
+CROPPED = "same photo, cropped or shifted"
+
 COLUMNS = ("a", "b", "similarity", "kind", "orientation")
 
 
@@ -108,9 +111,19 @@ def find_duplicates(
     copy = np.zeros(len(thumbnails), dtype=bool)
     copy[exact.loc[dataset_of[exact["a"]] == dataset_of[exact["b"]], "b"]] = True
     singles = np.flatnonzero(thumbnails.readable & (thumbnails.contrast >= MIN_CONTRAST) & ~copy)
-    near = _same_photo(thumbnails, singles)
+    near = _confirmed(_same_photo(thumbnails, singles), paths)
     pairs = pd.concat([exact, near], ignore_index=True)[list(COLUMNS)]
     return pairs.drop_duplicates(["a", "b"]).reset_index(drop=True)
+
+
+def _confirmed(pairs: pd.DataFrame, paths: Sequence[Path]) -> pd.DataFrame:
+    """Leave out turned crops below :data:`SURE_ALIGNED_TURNED` of which no points agree at the full size."""
+    turned = pairs["kind"].eq(CROPPED) & pairs["orientation"].ne("") & (pairs["similarity"] < SURE_ALIGNED_TURNED)
+    kept = [
+        not doubtful or best_agreement(paths[int(a)], paths[int(b)]) >= AGREEING
+        for doubtful, a, b in zip(turned, pairs["a"], pairs["b"], strict=True)
+    ]
+    return pairs[kept].reset_index(drop=True)
 
 
 def photo_of(n: int, pairs: pd.DataFrame) -> np.ndarray:
@@ -175,7 +188,7 @@ def _same_photo(thumbnails: Thumbnails, singles: np.ndarray) -> pd.DataFrame:
         tables.append(pd.DataFrame({"first": first, "second": second, "turn": turn, "crop": crop}))
     ways = pd.concat(tables, ignore_index=True)
     ways["similarity"], aligned = _verify(luminance, ways)
-    ways["kind"] = np.where(aligned | (ways["crop"] < 1), "same photo, cropped or shifted", "same photo")
+    ways["kind"] = np.where(aligned | (ways["crop"] < 1), CROPPED, "same photo")
     ways["orientation"] = np.array(list(_ORIENTATIONS.values()), dtype=object)[ways["turn"]]
     ways = ways[ways["similarity"] >= _required(ways)]
     ends = singles[ways[["first", "second"]].to_numpy()]
@@ -372,7 +385,7 @@ def _verify(luminance: np.ndarray, pairs: pd.DataFrame) -> tuple[np.ndarray, np.
 
     with progress("align photos", len(doubtful), "pairs") as advance, ThreadPoolExecutor(available_cores()) as pool:
         for row, value in zip(doubtful, pool.map(align, doubtful), strict=True):
-            if value >= (SAME_ALIGNED if turn[row] == 0 else SAME_ALIGNED_TURNED):
+            if value >= SAME_ALIGNED:
                 similarity[row], aligned[row] = value, True
             advance(1)
     return similarity, aligned
@@ -400,9 +413,8 @@ def _worth_aligning(pairs: pd.DataFrame, similarity: np.ndarray) -> np.ndarray:
 
 
 def _required(ways: pd.DataFrame) -> np.ndarray:
-    """Return the similarity that makes two photos one, as they lie: more for a crop, most for a turned one."""
-    cropped = np.where(ways["turn"] == 0, SAME_ALIGNED, SAME_ALIGNED_TURNED)
-    return np.where(ways["crop"] == 1, SAME_PHOTO, cropped)
+    """Return the similarity that makes two photos one, as they lie: more for a crop."""
+    return np.where(ways["crop"] == 1, SAME_PHOTO, SAME_ALIGNED)
 
 
 def _views(

@@ -23,6 +23,7 @@ import pandas as pd
 
 from dermlab.audit.duplicates import COLUMNS, nearest_index
 from dermlab.audit.findings import FOLDER, Finding, examples
+from dermlab.audit.points import AGREEING, agreeing_points, points_both_ways
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.core.words import groups_word, plural
@@ -40,18 +41,13 @@ MISSED = 0.10
 ALIKE = 0.50
 """Pairs that no points confirm are listed where they are nearer than this share of the altered copies."""
 
-AGREEING = 12
-"""Two photos are one where at least this many points agree on one transform (docs/explanation/leaks_and_proxies.md)."""
+MANY_SHARE = 0.05
+"""More look-alikes than this share of the photos say that the encoder finds all of them alike, and nothing else."""
 
 MOST_PAIRS = 4_000
 """So many pairs are matched point by point at most, the nearest first: each takes some 20 ms."""
 
 KIND = "same photo, by encoder"
-
-_MATCH_PX = 320
-_POINTS = 300
-_RATIO = 0.8  # Lowe's test: the best match is that much nearer than the second best
-_TOLERANCE_PX = 3.0
 
 
 @dataclass(frozen=True)
@@ -187,42 +183,6 @@ def _thresholds(
     return float(np.quantile(similarity, MISSED)), float(np.quantile(similarity, ALIKE))
 
 
-@dataclass(frozen=True)
-class Points:
-    """Local features of a photo: places, float32 (K, 2) in pixels, and descriptors, uint8 (K, 128)."""
-
-    places: np.ndarray
-    descriptors: np.ndarray
-
-
-def find_points(grey: np.ndarray) -> Points:
-    """Return the local features of a grey uint8 photo (SIFT)."""
-    detector = cv2.SIFT.create(nfeatures=_POINTS, contrastThreshold=0.02)
-    points, descriptors = detector.detectAndCompute(grey, None)
-    if descriptors is None:
-        return Points(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
-    return Points(np.array([point.pt for point in points], np.float32), descriptors.astype(np.uint8))
-
-
-def agreeing_points(one: Points, other: Points) -> int:
-    """Return in how many places two photos agree on one shift, turn and scale (RANSAC)."""
-    if min(len(one.places), len(other.places)) < 2:
-        return 0
-    matcher = cv2.BFMatcher(cv2.NORM_L2)
-    pairs = matcher.knnMatch(one.descriptors.astype(np.float32), other.descriptors.astype(np.float32), k=2)
-    good = [best for best, next_best in pairs if best.distance < _RATIO * next_best.distance]
-    if len(good) < 4:
-        return 0
-    here = one.places[[match.queryIdx for match in good]]
-    there = other.places[[match.trainIdx for match in good]]
-    transform, inside = cv2.estimateAffinePartial2D(here, there, ransacReprojThreshold=_TOLERANCE_PX)
-    if transform is None or not 1 / 3 <= float(np.hypot(transform[0, 0], transform[1, 0])) <= 3:
-        return 0
-    # One hair may give a dozen points in one place: what counts is how many places agree on both sides.
-    places = np.concatenate([here, there], axis=1)[inside.ravel() > 0] // 8
-    return len(np.unique(places, axis=0))
-
-
 def _matched(pairs: pd.DataFrame, paths: Sequence[Path]) -> list[tuple[int, bool]]:
     """Return for each pair in how many places it agrees, and whether one photo is mirrored for it."""
     ends = list(zip(pairs["a"].tolist(), pairs["b"].tolist(), strict=True))
@@ -237,26 +197,13 @@ def _matched(pairs: pd.DataFrame, paths: Sequence[Path]) -> list[tuple[int, bool
     n = len(wanted) + len(ends)
     with progress("match look-alikes", n, "steps") as advance, ThreadPoolExecutor(available_cores()) as pool:
         known = {}
-        for row, points in zip(wanted, pool.map(lambda row: _both_ways(paths[row]), wanted), strict=True):
+        for row, points in zip(wanted, pool.map(lambda row: points_both_ways(paths[row]), wanted), strict=True):
             known[row] = points
             advance(1)
         for result in pool.map(match, ends):
             found.append(result)
             advance(1)
     return found
-
-
-def _both_ways(path: Path) -> tuple[Points, Points]:
-    """Return the points of a photo, its longer side at most 320 px, and of its mirror image; none if unreadable."""
-    try:
-        photo = decode_file(path)
-    except DecodeError:
-        photo = np.zeros((8, 8, 3), np.uint8)
-    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
-    scale = _MATCH_PX / max(grey.shape)
-    if scale < 1:
-        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return find_points(np.asarray(grey)), find_points(np.ascontiguousarray(grey[:, ::-1]))
 
 
 def look_alike_findings(
@@ -301,4 +248,7 @@ def look_alike_findings(
         f"Look at the first ones ('dermlab data check {FOLDER} --out DIR' shows them): one lesion under two patients "
         "belongs under one id; look-alikes of two people are as they should be."
     )
-    return [Finding("look-alikes", "warning" if across else "info", message, evidence, remedy, table)]
+    many = across > MANY_SHARE * len(image_ids)
+    if many:
+        remedy = f"So many that {found.encoder} simply finds these photos alike; look at the first ones, if at any."
+    return [Finding("look-alikes", "warning" if across and not many else "info", message, evidence, remedy, table)]
