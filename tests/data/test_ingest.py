@@ -18,7 +18,7 @@ from PIL import ExifTags, Image
 from dermlab.core.errors import DermlabError, InputError
 from dermlab.data import ingest
 from dermlab.data.dataset import Dataset
-from dermlab.data.decode import decode_file
+from dermlab.data.decode import DecodeError, decode_file
 from dermlab.data.ingest import file_stems, import_source
 from dermlab.data.sources import read_source
 
@@ -341,3 +341,47 @@ def test_a_jpeg_of_odd_structure_is_written_anew(photos, tmp_path):
     assert dataset.paths[0].suffix == ".png"
     np.testing.assert_array_equal(decode_file(dataset.paths[0]), decode_file(photos / "mel" / "a.jpg"))
     assert b"Erika" not in dataset.paths[0].read_bytes()
+
+
+@pytest.mark.parametrize("filled", [False, True], ids=["cut", "filled up with zeros"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.jpg", {}),
+        ("a.jpg", {"progressive": True}),
+        ("a.jpg", {"exif": gps()}),
+        ("a.jpg", {"restart_marker_rows": 1}),
+        ("a.png", {}),
+        ("a.webp", {}),
+        ("a.webp", {"lossless": True}),
+    ],
+)
+def test_a_truncated_photo_is_set_aside_wherever_it_ends(name, options, filled, tmp_path):
+    root = tmp_path / "photos"
+    photo(root / "whole.png")
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8))
+    noise.save(tmp_path / name, **options)
+    whole = (tmp_path / name).read_bytes()
+    assert ingest._clean(whole, is_mask=False)[2]
+    for percent in (10, 33, 66, 90, 99):
+        cut = len(whole) * percent // 100
+        content = whole[:cut] + bytes(len(whole) - cut if filled else 0)
+        (root / f"{percent}{name[1:]}").write_bytes(content)
+    dataset = bring(root, tmp_path / "set").dataset
+    assert dataset.image_ids.tolist() == ["whole"]
+    assert len(dataset.quarantine) == 5
+    assert dataset.quarantine["reason"].str.match("truncated|damaged").all()
+
+
+@pytest.mark.parametrize("filled", [False, True])
+def test_a_jpeg_that_only_lacks_its_end_is_truncated(filled, tmp_path):
+    whole = photo(tmp_path / "a.jpg", size=(128, 96)).read_bytes()
+    with pytest.raises(DecodeError, match="truncated"):
+        ingest._clean(whole[:-2] + bytes(2 if filled else 0), is_mask=False)
+
+
+def test_what_follows_the_end_of_a_photo_stays_behind(tmp_path):
+    whole = photo(tmp_path / "a.jpg").read_bytes()
+    assert (
+        ingest._clean(whole + b"Erika \xff\xd8\xff\xda" * 9, is_mask=False)[0] == ingest._clean(whole, is_mask=False)[0]
+    )

@@ -13,6 +13,8 @@ import struct
 
 from PIL import ExifTags, Image
 
+from dermlab.data.decode import DecodeError
+
 # A marker that ends the entropy-coded data of a scan: not a stuffed zero, a restart marker or a fill byte.
 _END_OF_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 _SOI, _EOI, _SOS, _APP0, _APP2, _APP14 = 0xD8, 0xD9, 0xDA, 0xE0, 0xE2, 0xEE
@@ -24,6 +26,8 @@ _PNG_KEPT = frozenset(
     [b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT", b"cICP", b"pHYs"]
 )
 _WEBP_KEPT = frozenset([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ICCP"])
+_WEBP_PIXELS = frozenset([b"VP8 ", b"VP8L"])
+_FILLING = bytes(64)  # compressed pixels do not end so: a transfer that broke off was filled up to the announced length
 _WEBP_HAS_XMP, _WEBP_HAS_EXIF, _WEBP_IS_ANIMATED = 0x04, 0x08, 0x02
 
 
@@ -39,6 +43,7 @@ def strip_metadata(data: bytes, kind: str) -> bytes:
         kind: ``JPEG``, ``PNG`` or ``WebP``.
 
     Raises:
+        DecodeError: the file is truncated, although a decoder may not notice: a copy would hide it for good.
         UnusualFileError: the structure is damaged or unusual (an animation).
     """
     strip = {"JPEG": _strip_jpeg, "PNG": _strip_png, "WebP": _strip_webp}[kind]
@@ -94,11 +99,10 @@ def _strip_jpeg(data: bytes, orientation: int) -> bytes:
             parts.append(_segment(marker, body[:12]))
         if marker == _SOS:
             end = _END_OF_SCAN.search(data, position)
-            stop = end.start() if end else len(data)
-            parts.append(data[position:stop])
-            position = stop
-            if end is None:
-                break
+            if end is None:  # zeros that fill up a truncated file decode as grey
+                raise DecodeError("truncated JPEG (it has no end of image)")
+            parts.append(data[position : end.start()])
+            position = end.start()
     return b"".join([*parts, b"\xff\xd9"])  # whatever follows (a second picture, a film) stays behind
 
 
@@ -116,6 +120,8 @@ def _strip_png(data: bytes, orientation: int) -> bytes:
         end = position + 12 + length
         if end > len(data):
             raise UnusualFileError("a PNG chunk that ends too early")
+        if name == b"IDAT" and crc32(data[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            raise DecodeError("damaged PNG (the checksum of its pixels is wrong)")
         if name in _PNG_KEPT:
             parts.append(data[position:end])
         if name == b"IHDR" and orientation != 1:
@@ -140,6 +146,8 @@ def _strip_webp(data: bytes, orientation: int) -> bytes:
                 raise UnusualFileError("an animated WebP")
             flags &= ~(_WEBP_HAS_EXIF | _WEBP_HAS_XMP)
             body = bytes([flags | (_WEBP_HAS_EXIF if orientation != 1 else 0)]) + body[1:]
+        if name in _WEBP_PIXELS and body.endswith(_FILLING):
+            raise DecodeError("truncated WebP (its pixels end in zero bytes)")
         if name in _WEBP_KEPT:
             parts.append(_chunk(name, body))
         position += 8 + length + length % 2

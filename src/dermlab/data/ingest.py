@@ -356,22 +356,31 @@ def _take(job: _Job, out: Path, link: bool) -> _Outcome:
 def _clean(data: bytes, is_mask: bool) -> tuple[bytes, str, bool]:
     """Return a photo without metadata, its extension, and whether its compressed pixels are the original's.
 
-    What is returned has been decoded once. Raises :class:`DecodeError` where it cannot be.
+    The photo has been decoded once. Raises :class:`DecodeError` where it cannot be, or ends before its end.
     """
     kind = sniff(data)
+    # The bytes as they came, before anything is cut off: a copy of a truncated file can look whole.
+    image = decode_image(data)
     if kind == "BMP":
-        decode_image(data)
         return data, _EXTENSION_OF[kind], True
     if kind in _EXTENSION_OF:
-        # A file that only the original bytes can be decoded from (or whose structure is odd) is written anew below.
-        with contextlib.suppress(UnusualFileError, DecodeError):
+        # A file whose structure is odd, or that without its metadata is another picture, is written anew below.
+        with contextlib.suppress(UnusualFileError):
             stripped = strip_metadata(data, kind)
-            decode_image(stripped)
-            return stripped, _EXTENSION_OF[kind], True
+            if _opens_alike(stripped, kind, image):
+                return stripped, _EXTENSION_OF[kind], True
     if is_mask:  # decoding makes sRGB photos, and would scale the values that a mask means
-        decode_image(data)
         raise DecodeError(f"a mask in {kind}, which would lose its values; write it as PNG")
-    return _png(decode_image(data)), ".png", False
+    return _png(image), ".png", False
+
+
+def _opens_alike(stripped: bytes, kind: str, image: Image.Image) -> bool:
+    """Tell whether a photo without its metadata opens at its old size; its compressed pixels are the same bytes."""
+    try:
+        with Image.open(io.BytesIO(stripped), formats=[kind.upper()]) as opened:
+            return sorted(opened.size) == sorted(image.size)
+    except Exception:  # decoders fed with odd bytes raise anything
+        return False
 
 
 def _png(image: Image.Image) -> bytes:
