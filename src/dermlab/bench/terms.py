@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dermlab import licensing
 from dermlab.core.errors import InputError
-from dermlab.licensing import LicenceCard, Verdict, card_for, cards, find_cards, read_card, triage
+from dermlab.licensing import Verdict, card_for, find_cards, read_card, triage
 from dermlab.licensing.triage import CONDITIONS, UNKNOWN, VIABLE, worst
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def data_terms(folder: str | Path, use: str) -> Terms:
 
 
 def contamination(identity: EncoderIdentity | None, data_card: str | None) -> str | None:
-    """Return the sentence that an encoder was trained on this very data set, or None where nothing says so.
+    """Return the sentence that an encoder knows this very data set, or None where nothing says so.
 
     Args:
         identity: the encoder.
@@ -56,30 +57,12 @@ def contamination(identity: EncoderIdentity | None, data_card: str | None) -> st
     """
     if identity is None or data_card is None:
         return None
-    known = dict(cards())
+    extra = {}
     if identity.licence_card is not None and Path(identity.licence_card).is_file():
-        own = read_card(identity.licence_card)
-        known[identity.licence_card] = own
-    chain = _lineage([identity.licence_card or "", *identity.lineage], known)
-    if data_card not in chain:
-        return None
-    return (
-        f"contaminated: {identity.name} was pretrained on {known[data_card].name if data_card in known else data_card}"
-    )
-
-
-def _lineage(ids: Iterable[str], known: Mapping[str, LicenceCard]) -> set[str]:
-    """Return all cards that stand behind some cards, themselves included."""
-    seen: set[str] = set()
-    queue = list(ids)
-    while queue:
-        name = queue.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        if name in known:
-            queue += known[name].trained_on or ()
-    return seen
+        extra[identity.licence_card] = read_card(identity.licence_card)
+    weights = [*([identity.licence_card] if identity.licence_card else []), *identity.lineage]
+    found = licensing.contamination(weights, data_card, extra)
+    return None if found is None else f"contaminated: {identity.name} {found}"
 
 
 def _card_id(name: str) -> str | None:

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dermlab.core.config import Config
 from dermlab.licensing import Verdict
 
+if TYPE_CHECKING:
+    from dermlab.licensing import LicenceCard
+
 Use = Literal["research", "internal", "commercial", "commercial-medical"]
+# What a team weighs first: dermatology's own models, the backbones they compete with, and the data to train on.
+CANDIDATES = (
+    "medsiglip",
+    "derm-foundation",
+    "panderm",
+    "monet",
+    "ham10000-classifier",
+    "dermnet-classifier",
+    "fitzpatrick17k-classifier",
+    "torchvision-imagenet",
+    "convnextv2-fcmae",
+    "timm-efficientnetv2",
+    "swinv2",
+    "dinov2",
+    "ham10000",
+    "dermnet",
+    "fitzpatrick17k",
+    "isic-cc0-ccby",
+)
+GATES = {"none": "open", "accept": "accept terms", "request": "ask for it"}
 
 
 class TriageConfig(Config):
@@ -20,10 +44,12 @@ class TriageConfig(Config):
     positional: ClassVar[tuple[str, ...]] = ("names",)
 
     names: tuple[str, ...] = Field(
-        (), description="licence cards, encoders, or paths of data sets, runs and encoders; default every card"
+        (),
+        description="licence cards, encoders, or paths of data sets, runs, reports and encoders; default a short list",
     )
     use: Use = Field("commercial-medical", description="what they are meant for")
     strict: bool = Field(False, description="count pretraining on ImageNet or the web like any other training data")
+    all: bool = Field(False, description="every card instead of the short list")
 
 
 @dataclass(frozen=True)
@@ -40,17 +66,16 @@ class TriageResult:
         return int(self.asked and any(verdict.verdict in ("blocked", "unknown") for verdict in self.verdicts))
 
     def lines(self) -> list[str]:
-        """Return what a person reads: a line a card, and all reasons of those asked about."""
-        width = max((len(verdict.id) for verdict in self.verdicts), default=0)
+        """Return what a person reads: a table and each gravest reason, or all reasons of what was asked about."""
         lines = [f"for {self.use} use; engineering triage, no legal advice", ""]
+        if not self.asked:
+            return [*lines, *_table(self.verdicts), "", "why: dermlab triage NAME; every card: dermlab triage --all"]
+        width = max((len(verdict.id) for verdict in self.verdicts), default=0)
         for verdict in self.verdicts:
             lines.append(f"{verdict.verdict:<22}  {verdict.id:<{width}}  {verdict.kind}, {verdict.licence}")
-            reasons = verdict.reasons if self.asked else verdict.reasons[:1]
-            for reason in reasons:
+            for reason in verdict.reasons:
                 chain = f" ({' ← '.join(reason.chain)})" if len(reason.chain) > 1 else ""
                 lines.append(f"    {reason.text}{chain}")
-            if len(verdict.reasons) > len(reasons):
-                lines.append(f"    … and {len(verdict.reasons) - len(reasons)} more: dermlab triage {verdict.id}")
             lines += [f"    note: {caution}" for caution in verdict.cautions]
         return lines
 
@@ -62,24 +87,77 @@ class TriageResult:
 def run(config: TriageConfig) -> TriageResult:
     """Judge the cards behind every name."""
     from dermlab.core.errors import InputError
-    from dermlab.licensing import LicenceCard, cards, find_cards, triage
+    from dermlab.licensing import cards, find_cards, triage
 
-    ids: list[str] = []
+    asked: list[str] = []
     own: dict[str, LicenceCard] = {}
+    seen: dict[str, str] = {}
     for name in config.names:
         if name not in cards() and Path(name).expanduser().exists():
             try:
                 found, brought = find_cards(Path(name).expanduser())
             except InputError:  # it says nothing, so nothing is known of it
                 found, brought = [name], {}
-            ids += found
+            asked += found
             own |= brought
+            seen |= _contaminated(found, brought)
         else:
-            ids.append(_long_name(name))
-    verdicts = triage(dict.fromkeys(ids or cards()), config.use, strict=config.strict, extra=own)
-    if not config.names:
+            asked.append(_long_name(name))
+    ids = asked or (cards() if config.all else CANDIDATES)
+    verdicts = triage(dict.fromkeys(ids), config.use, strict=config.strict, extra=own)
+    if config.all and not config.names:
         verdicts = sorted(verdicts, key=lambda verdict: (verdict.kind != "model", verdict.id))
-    return TriageResult(config.use, bool(config.names), tuple(verdicts))
+    marked = (
+        replace(verdict, cautions=(*verdict.cautions, seen[verdict.id])) if verdict.id in seen else verdict
+        for verdict in verdicts
+    )
+    return TriageResult(config.use, bool(config.names), tuple(marked))
+
+
+def _contaminated(ids: Iterable[str], own: Mapping[str, LicenceCard]) -> dict[str, str]:
+    """Return, by model, that it knows a data set which stands in the same artefact."""
+    from dermlab.licensing import cards, contamination
+
+    known = {**cards(), **own}
+    models = [name for name in ids if name in known and known[name].kind == "model"]
+    data = [name for name in ids if name in known and known[name].kind == "dataset"]
+    found = {}
+    for model in models:
+        for name in data:
+            told = contamination([model], name, own)
+            if told is not None:
+                found[known[model].id] = (
+                    f"contaminated: it {told}; what is measured on that says nothing of new patients"
+                )
+    return found
+
+
+def _table(verdicts: Iterable[Verdict]) -> list[str]:
+    """Return the licence and availability table: verdict, licence, how it is had, what it is, what it was made from."""
+    from dermlab.licensing import cards
+
+    rows = [("", "VERDICT", "LICENCE", "TO GET IT", "WHAT IT IS", "MADE FROM")]
+    notes = [""]
+    for verdict in verdicts:
+        card = cards()[verdict.id]
+        size = f"{card.size_px} px" if card.size_px is not None else ""
+        only = "CPU only" if set(card.devices) == {"cpu"} and card.kind == "model" else ""
+        frozen = "frozen" if card.fine_tunable is False else ""
+        what = ", ".join(part for part in (card.framework, size, only, frozen, card.modality) if part)
+        made = "not published" if card.trained_on is None and card.kind == "model" else ", ".join(card.trained_on or ())
+        rows.append((verdict.id, verdict.verdict, verdict.licence, GATES[card.gating], what, made))
+        gravest = [reason for reason in verdict.reasons if reason.verdict == verdict.verdict]
+        # Of conditions the clinical one is the one that a medical product stands or falls with.
+        gravest.sort(key=lambda reason: reason.rule != "clinical_use" or verdict.verdict == "blocked")
+        told = [reason.text for reason in gravest[:1]] + [f"note: {caution}" for caution in card.cautions]
+        notes.append("; ".join(told))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row, note in zip(rows, notes, strict=True):
+        lines.append("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+        if note:
+            lines.append(f"    {note}")
+    return lines
 
 
 def _long_name(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import fnmatch
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,10 @@ from pydantic import Field, field_validator, model_validator
 from dermlab.core.config import Config, read_yaml, validate, write_yaml
 from dermlab.core.errors import InputError
 from dermlab.core.files import write_text
-from dermlab.licensing.terms import Answer, standard_terms
+from dermlab.licensing.terms import Answer, named_licences, strictest
 
 QUOTE_WORDS = 25
+NONE_STATED = "none stated"
 QUESTIONS = ("commercial_use", "clinical_use", "derivatives", "redistribution")
 
 
@@ -42,9 +43,13 @@ class LicenceCard(Config):
     id: str = Field(description="The short name by which other cards and artefacts refer to it.")
     kind: Literal["model", "dataset"] = Field(description="Whether it is a model's weights or a data set.")
     name: str = Field(description="What people call it.")
+    version: str = Field("", description="The release that the card speaks of; empty where it holds for all.")
     publisher: str = Field("", description="Who publishes it.")
     source: str = Field("", description="Its home page.")
     licence: str = Field(description="An SPDX id or the terms' own name; 'none stated' where there is none.")
+    other_licences: tuple[str, ...] = Field(
+        (), description="Further licences stated for the same thing elsewhere; the strictest answer counts."
+    )
     commercial_use: Answer = Field("unknown", description="Whether it may serve a commercial purpose.")
     clinical_use: Answer = Field("unknown", description="Whether it may serve in the care of patients.")
     derivatives: Answer = Field("unknown", description="Whether it may be changed or trained further.")
@@ -54,8 +59,8 @@ class LicenceCard(Config):
     gating: Literal["none", "accept", "request"] = Field(
         "none", description="Whether terms must be accepted to get it."
     )
-    deployment: Literal["unstated", "out_of_scope"] = Field(
-        "unstated", description="Whether its own model card calls deployed use out of scope."
+    deployment: Literal["unstated", "not_clinical", "out_of_scope"] = Field(
+        "unstated", description="Whether its own page calls clinical, or any deployed, use out of scope."
     )
     evidence: tuple[Evidence, ...] = Field((), description="Sentences read at their source.")
     unverified: bool = Field(False, description="Nobody has read the terms at their source yet; counts as caution.")
@@ -63,10 +68,13 @@ class LicenceCard(Config):
     trained_on: tuple[str, ...] | None = Field(
         None, description="Cards of the data and weights it was made from; null where that is not published."
     )
+    contamination: dict[str, str] = Field(
+        {}, description="Data set cards it has otherwise seen or shares photos with, and what is known of that."
+    )
     generic: bool = Field(False, description="A data set of the web at large or ImageNet, not of the domain.")
     modality: str = Field("", description="clinical, dermoscopy, histopathology, … where it is of skin or tissue.")
     framework: str = Field("", description="torch, transformers, open_clip, tensorflow.")
-    n_parameters: int | None = Field(None, description="Of the image encoder.")
+    n_parameters: int | None = Field(None, description="Of the image encoder; of a family, of one usual member.")
     size_px: int | None = Field(None, description="Input size.")
     fit: str = Field("", description="How its publisher fits a photo into it: crop, squash, pad.")
     devices: tuple[str, ...] = Field(("cpu", "cuda", "mps"), description="Where its published artefact runs.")
@@ -78,7 +86,7 @@ class LicenceCard(Config):
     @classmethod
     def _fill_standard_terms(cls, data: Any) -> Any:
         if isinstance(data, Mapping) and isinstance(data.get("licence"), str):
-            terms = standard_terms(data["licence"])
+            terms = strictest(_stated(data["licence"], data.get("other_licences") or ()))
             if terms is not None:
                 own = {key: value for key, value in data.items() if key != "conditions"}
                 return {**terms, **own, "conditions": {**terms["conditions"], **dict(data.get("conditions") or {})}}
@@ -95,6 +103,20 @@ class LicenceCard(Config):
         if silent:
             raise ValueError(f"conditions.{silent[0]}: must say what has to be done")
         return self
+
+    @property
+    def licences(self) -> tuple[str, ...]:
+        """All licences that are stated for it."""
+        return _stated(self.licence, self.other_licences)
+
+    @property
+    def states_a_licence(self) -> bool:
+        """Whether anybody says under what it may be used."""
+        return self.licence != NONE_STATED
+
+
+def _stated(licence: str, others: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*named_licences(licence), *others)))
 
 
 @functools.cache

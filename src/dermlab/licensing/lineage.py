@@ -1,26 +1,30 @@
-"""Which licence cards stand behind an artefact: read from the files it is made of."""
+"""Which licence cards stand behind an artefact, read from the files it is made of; and who has seen which data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from dermlab.core.config import read_yaml
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json
-from dermlab.licensing.card import QUOTE_WORDS, LicenceCard, cards, read_card
+from dermlab.licensing.card import NONE_STATED, QUOTE_WORDS, LicenceCard, cards, read_card
 
 # Keys under which dermlab's artefacts keep card ids, and what the data set's own card said.
 CARD_KEY, LINEAGE_KEYS, DATA_KEY = "licence_card", ("lineage", "cards"), "data_card"
 RUN_FILES = ("*.parquet.json", "encoder/card.yaml", "runs/*/*.parquet.json")
+# What stands in a run or bake-off folder without saying itself what it was made from: its folder does.
+PAGES = (".html", ".md", ".csv", ".svg", ".png")
+RECORDS = ("bakeoff.json", "comparison.json", "metrics.json", "config.yaml")
 
 
 def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
-    """Return the card ids behind a data set, an encoder folder, a run, a bake-off or a predictions table.
+    """Return the card ids behind a data set, an encoder folder, a run, a bake-off, a report or a predictions table.
 
     Args:
-        path: the artefact's folder or file.
+        path: the artefact's folder or file; a report or a checkpoint stands for the folder it lies in.
 
     Returns:
         Ids in the order found, and the cards that the artefact itself brings, by id.
@@ -47,7 +51,58 @@ def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
     return list(dict.fromkeys(ids)), own
 
 
+def contamination(ids: Iterable[str], data: str, extra: Mapping[str, LicenceCard] | None = None) -> str | None:
+    """Return how weights came to know a data set that they are to be tested on.
+
+    A data set counts as known where it, or what it was made from, stands in what the weights were made from: DermaMNIST
+    is HAM10000 in small, and ISIC 2019 holds it.
+
+    Args:
+        ids: licence cards of the weights.
+        data: licence card of the data set.
+        extra: further cards by the name they go by.
+
+    Returns:
+        The end of a sentence that starts with the weights' name, or None where no card says so.
+    """
+    known = {**cards(), **(extra or {})}
+    behind, tested = _ancestors(ids, known), _ancestors([data], known)
+    name = known[data].name if data in known else data
+    for one in tested:
+        if one in behind and not (one in known and known[one].generic):
+            chain = f" ({' ← '.join(behind[one])})" if len(behind[one]) > 2 else ""
+            if one == data:
+                return f"was pretrained on {name}{chain}"
+            return f"was pretrained on {known[one].name if one in known else one}, which {name} is made from{chain}"
+    for model in behind:
+        told = known[model].contamination if model in known else {}
+        for one in tested:
+            if one in told:
+                return f"knows {name} in part: {told[one]}"
+    return None
+
+
+def _ancestors(ids: Iterable[str], known: Mapping[str, LicenceCard]) -> dict[str, tuple[str, ...]]:
+    """Return all cards that stand behind some cards, themselves included, each with the shortest way to it."""
+    found: dict[str, tuple[str, ...]] = {}
+    queue: deque[tuple[str, tuple[str, ...]]] = deque((name, (name,)) for name in ids)
+    while queue:
+        name, chain = queue.popleft()
+        if name in found:
+            continue
+        found[name] = chain
+        if name in known:
+            queue.extend((further, (*chain, further)) for further in known[name].trained_on or ())
+    return found
+
+
 def _files(path: Path) -> Iterator[Path]:
+    if path.is_file() and (path.suffix in PAGES or path.name in RECORDS):
+        yield from _files(path.parent)
+        return
+    if "checkpoints" in path.parts[-3:]:  # RUN/checkpoints/repeat0-fold0/…: the run says it
+        yield from _files(next(parent for parent in path.parents if parent.name == "checkpoints").parent)
+        return
     if path.is_file():
         described = path if path.suffix in (".yaml", ".yml", ".json") else path.with_name(path.name + ".json")
         if described.is_file():
@@ -82,7 +137,7 @@ def _card_of_data(data: dict[str, Any], file: Path) -> LicenceCard:
             "id": name,
             "kind": "dataset",
             "name": name,
-            "licence": str(licence or "none stated"),
+            "licence": str(licence or NONE_STATED),
             "source": str(data.get("source") or ""),
             "attribution": str(data.get("citation") or "") if licence and "BY" in str(licence).upper() else "",
             # Whoever made the data set folder stated the licence: it counts as said, an absent one as unknown.

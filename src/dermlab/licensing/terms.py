@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Literal, TypedDict
 
 Answer = Literal["yes", "no", "conditions", "unknown"]
+# From what leaves a person free to what stops them: of two answers to one question the later counts.
+STRICTNESS: tuple[Answer, ...] = ("yes", "conditions", "unknown", "no")
 
 
 class Terms(TypedDict):
@@ -52,6 +56,13 @@ STANDARD_TERMS: dict[str, Terms] = {
         "no", "conditions", "conditions", if_derivatives=SHARE_ALIKE, if_redistribution=SHARE_ALIKE
     ),
     "CC-BY-NC-ND-4.0": _terms("no", "no", "conditions", if_redistribution="unchanged, and not for money"),
+    "CC-BY-SA-3.0": _terms(
+        "yes", "conditions", "conditions", if_derivatives=SHARE_ALIKE, if_redistribution=SHARE_ALIKE
+    ),
+    "CC-BY-NC-ND-3.0": _terms("no", "no", "conditions", if_redistribution="unchanged, and not for money"),
+    "GPL-3.0-only": _terms(
+        "yes", "conditions", "conditions", if_derivatives=SHARE_ALIKE, if_redistribution=SHARE_ALIKE
+    ),
     "AGPL-3.0-only": _terms(
         "conditions",
         "conditions",
@@ -65,6 +76,51 @@ STANDARD_TERMS: dict[str, Terms] = {
 
 
 def standard_terms(licence: str) -> Terms | None:
-    """Return the terms of an SPDX id, however it is written (``CC BY 4.0`` is ``CC-BY-4.0``); None if not standard."""
-    wanted = licence.strip().replace(" ", "-").lower()
+    """Return the terms of an SPDX id, however it is written (``CC BY 4.0`` is ``CC-BY-4.0``); None if not standard.
+
+    A Creative Commons licence without a version is read as its version 4.0: the versions answer our questions alike.
+    """
+    wanted = re.sub(r"[\s_-]+", "-", licence.strip().lower())
+    wanted = re.sub(r"-(international|unported|license|licence)$", "", wanted)
+    if re.fullmatch(r"cc-by(-nc)?(-sa|-nd)?", wanted):
+        wanted += "-4.0"
+    wanted = {"cc0": "cc0-1.0", "apache-2": "apache-2.0"}.get(wanted, wanted)
     return next((terms for spdx, terms in STANDARD_TERMS.items() if spdx.lower() == wanted), None)
+
+
+def named_licences(licence: str) -> tuple[str, ...]:
+    """Return the licences that a text names: its parts where two of them are standard ones, else the whole text.
+
+    ``MIT and CC BY-NC 4.0`` names two. What else the text says (``, by image``) is no licence and is left out.
+    """
+    parts = [part.strip() for part in re.split(r"\s+(?:and|or|with)\s+|[,;/+&]", licence, flags=re.IGNORECASE)]
+    standard = tuple(dict.fromkeys(part for part in parts if standard_terms(part) is not None))
+    return standard if len(standard) > 1 else (licence.strip(),)
+
+
+def strictest(licences: Iterable[str]) -> Terms | None:
+    """Return the strictest answer to each question over several licences; None where none of them is standard.
+
+    A licence that is not a standard one answers ``unknown``.
+    """
+    named = [standard_terms(licence) for licence in licences]
+    if not any(terms is not None for terms in named):
+        return None
+    known = [terms if terms is not None else _terms("unknown", "unknown", "unknown") for terms in named]
+    conditions: dict[str, str] = {}
+    for terms in known:
+        for question, text in terms["conditions"].items():
+            conditions[question] = text if question not in conditions else f"{conditions[question]}; {text}"
+    return Terms(
+        commercial_use=max((terms["commercial_use"] for terms in known), key=STRICTNESS.index),
+        clinical_use=max((terms["clinical_use"] for terms in known), key=STRICTNESS.index),
+        derivatives=max((terms["derivatives"] for terms in known), key=STRICTNESS.index),
+        redistribution=max((terms["redistribution"] for terms in known), key=STRICTNESS.index),
+        conditions=conditions,
+    )
+
+
+def differ(licences: Iterable[str]) -> bool:
+    """Tell whether some licences answer a question differently."""
+    named = [standard_terms(licence) for licence in licences]
+    return any(terms != named[0] for terms in named[1:])

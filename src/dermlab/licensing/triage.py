@@ -1,20 +1,23 @@
 """From cards to a verdict: rules, each of which can be read, removed and tested by itself.
 
-The rules read all cards alike. A licence that forbids a use blocks it. A model card that calls deployment out of scope
-under a licence that allows it is a condition which a person must clear. Weights inherit from what they were made of:
-a data set of the domain whose terms forbid commerce or derivatives blocks a commercial use of weights trained on it,
-while pretraining on the web at large or on ImageNet is a listed condition (``strict`` treats both alike). What nobody
-has verified counts as the cautious answer.
+The rules read all cards alike. A licence that forbids a use blocks it; where none is stated nothing is known; where two
+are stated the stricter counts. A card that calls deployment, or clinical use, out of scope under a licence that allows
+it is a condition which a person must clear. Weights inherit from what they were made of: a data set of the domain whose
+terms forbid commerce or derivatives blocks a commercial use of weights trained on it, while pretraining on the web at
+large or on ImageNet is a listed condition (``strict`` treats both alike). What nobody has verified counts as the
+cautious answer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from dermlab.core.errors import InputError
 from dermlab.licensing.card import QUESTIONS, LicenceCard, card_for, cards
+from dermlab.licensing.terms import differ
 
 USES = ("research", "internal", "commercial", "commercial-medical")
 VIABLE, CONDITIONS, UNKNOWN, BLOCKED = VERDICTS = ("viable", "viable with conditions", "unknown", "blocked")
@@ -73,11 +76,28 @@ Finding = tuple[str, str]  # verdict, text
 Rule = Callable[[LicenceCard, str], Finding | None]
 
 
+def _no_licence(card: LicenceCard, use: str) -> Finding | None:
+    if card.states_a_licence:
+        return None
+    return UNKNOWN, "no licence is stated, and without one nothing is allowed: ask whoever holds the rights"
+
+
+def _conflict(card: LicenceCard, use: str) -> Finding | None:
+    if not differ(card.licences):
+        return None
+    return CONDITIONS, f"different licences are stated ({', '.join(card.licences)}): the stricter counts until cleared"
+
+
 def _commercial_use(card: LicenceCard, use: str) -> Finding | None:
     answer = card.commercial_use
     if answer == "no":
         if use in SOLD:
             return BLOCKED, f"no commercial use ({card.licence})"
+        if use == "internal":
+            return (
+                CONDITIONS,
+                f"non-commercial only ({card.licence}): have it cleared that yours, in a company, is that",
+            )
         return CONDITIONS, f"non-commercial only ({card.licence}): nothing made with it may be sold"
     if use not in SOLD:
         return None
@@ -124,6 +144,8 @@ def _redistribution(card: LicenceCard, use: str) -> Finding | None:
 def _stated_use(card: LicenceCard, use: str) -> Finding | None:
     if card.deployment == "out_of_scope" and use != "research":
         return CONDITIONS, "its own card calls any deployed use out of scope: a person must clear this"
+    if card.deployment == "not_clinical" and use == "commercial-medical":
+        return CONDITIONS, "its own page says it is not intended for clinical use: a person must clear this"
     return None
 
 
@@ -145,6 +167,12 @@ def _verification(card: LicenceCard, use: str) -> Finding | None:
     return CONDITIONS, f"nobody has verified its terms: read them{where}"
 
 
+def _unpublished(card: LicenceCard, use: str) -> Finding | None:
+    if card.kind == "model" and card.trained_on is None and use in SOLD:
+        return UNKNOWN, "what it was trained on is not published"
+    return None
+
+
 def _hardware(card: LicenceCard, use: str) -> Finding | None:
     if card.kind == "model" and set(card.devices) == {"cpu"}:
         return CONDITIONS, "its published artefact runs on a CPU only"
@@ -158,6 +186,8 @@ def _frozen(card: LicenceCard, use: str) -> Finding | None:
 
 
 RULES: dict[str, Rule] = {
+    "no_licence": _no_licence,
+    "conflict": _conflict,
     "commercial_use": _commercial_use,
     "clinical_use": _clinical_use,
     "derivatives": _derivatives,
@@ -166,11 +196,20 @@ RULES: dict[str, Rule] = {
     "gating": _gating,
     "attribution": _attribution,
     "verification": _verification,
+    "unpublished": _unpublished,
     "hardware": _hardware,
     "frozen": _frozen,
 }
 # What weights inherit from what they were made of: its terms, not how it was to be had or where it runs.
-INHERITED = ("commercial_use", "clinical_use", "derivatives", "attribution", "verification")
+INHERITED: tuple[str, ...] = (
+    "commercial_use",
+    "clinical_use",
+    "derivatives",
+    "stated_use",
+    "attribution",
+    "verification",
+    "unpublished",
+)
 
 
 def triage(
@@ -216,7 +255,7 @@ def _judge(name: str, use: str, strict: bool, known: Mapping[str, LicenceCard]) 
         for rule, decide in RULES.items()
         if (finding := decide(_cautious(card), use)) is not None
     ]
-    reasons += _inherited(card, use, strict, known, (card.id,))
+    reasons += _inherited(card, use, strict, known)
     reasons.sort(key=lambda reason: -VERDICTS.index(reason.verdict))
     conditions = tuple(dict.fromkeys(_told(reason) for reason in reasons if reason.verdict == CONDITIONS))
     verdict = worst(reason.verdict for reason in reasons)
@@ -235,18 +274,19 @@ def _cautious(card: LicenceCard) -> LicenceCard:
     return card.model_copy(update=doubtful)
 
 
-def _inherited(
-    card: LicenceCard, use: str, strict: bool, known: Mapping[str, LicenceCard], chain: tuple[str, ...]
-) -> list[Reason]:
-    """Return what follows from the data and weights a model was made of, down to the last of them."""
-    if card.trained_on is None:
-        if card.kind == "model" and use in SOLD:
-            return [Reason("trained_on", UNKNOWN, "what it was trained on is not published", chain)]
-        return []
+def _inherited(card: LicenceCard, use: str, strict: bool, known: Mapping[str, LicenceCard]) -> list[Reason]:
+    """Return what follows from the data and weights something was made of, down to the last of them.
+
+    Nearest first, and each source once: where two ways lead to it the shorter is told, and a circle ends.
+    """
     found: list[Reason] = []
-    for name in card.trained_on:
-        if name in chain:  # a card that leads back to itself says nothing new
+    seen = {card.id}
+    queue: deque[tuple[str, tuple[str, ...]]] = deque((name, (card.id,)) for name in card.trained_on or ())
+    while queue:
+        name, chain = queue.popleft()
+        if name in seen:
             continue
+        seen.add(name)
         path = (*chain, name)
         source = known.get(name)
         if source is None:
@@ -254,21 +294,21 @@ def _inherited(
                 found.append(Reason("trained_on", UNKNOWN, f"there is no licence card for {name}", path))
             continue
         found += _taints(source, use, strict, path)
-        found += _inherited(source, use, strict, known, path)
+        queue.extend((further, path) for further in source.trained_on or ())
     return found
 
 
-def _taints(source: LicenceCard, use: str, strict: bool, path: tuple[str, ...]) -> Sequence[Reason]:
+def _taints(source: LicenceCard, use: str, strict: bool, path: tuple[str, ...]) -> list[Reason]:
     counted = _cautious(source)
     found = []
     for rule in INHERITED:
-        # Weights trained on a set that forbids derivatives may themselves be one, whatever the set is.
+        # Weights trained on what forbids derivatives may themselves be one, whether it was a data set or other weights.
         asked = counted.model_copy(update={"kind": "dataset"}) if rule == "derivatives" else counted
         if rule not in RULES or (finding := RULES[rule](asked, use)) is None:
             continue
         verdict, text = finding
         if source.generic and not strict:
-            if use not in SOLD or rule == "verification":
+            if use not in SOLD:
                 continue
             verdict, text = CONDITIONS, f"{text}; a general collection, so have that cleared"
         found.append(Reason(f"trained_on.{rule}", verdict, f"{source.name}: {text}", path))
