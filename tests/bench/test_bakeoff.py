@@ -239,6 +239,19 @@ def test_the_gate_stops_a_leak_unless_it_is_waived(copied: Path, tmp_path: Path)
         run_bakeoff(config(copied, candidates=[], waive=["group-overlaps"]), tmp_path / "out")
     result = run_bakeoff(config(copied, candidates=[], waive=["group-overlap"]), tmp_path / "out")
     assert "group-overlap" in record(result)["waivers"][0]
+    assert "(waived: group-overlap)" in result.decision.sentence
+    assert "it had not seen" not in result.decision.sentence
+
+
+def test_a_photo_without_a_patient_is_not_counted_as_one(copied: Path, tmp_path: Path) -> None:
+    dataset = Dataset.open(copied)
+    split = dataset.read_split("main")
+    manifest = dataset.manifest.copy()
+    manifest.loc[split.index[split["split"] == "test"][:3], "patient_id"] = None
+    Dataset.write(copied, manifest, dataset.card)
+    result = run_bakeoff(config(copied, candidates=[]), tmp_path / "out")
+    assert " patients and 3 photos without one" in result.decision.sentence
+    assert result.decision.weakest
 
 
 @pytest.fixture(scope="module")

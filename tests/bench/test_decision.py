@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dermlab.bench.decision import Decision, Rival, decide, groups_needed, judge, pair_of
+from dermlab.bench.decision import Decision, Rival, Scope, decide, groups_needed, judge, pair_of
 from dermlab.bench.outcome import Outcome, choose_winner, order
 
 
@@ -59,7 +59,7 @@ def decided(outcomes: list[Outcome], comparison: list[dict[str, Any]], **over: A
     winner = choose_winner(outcomes)
     if winner is not None:
         winner.winner = True
-    settings: dict[str, Any] = {"metric": "top1", "use": "commercial", "group_by": "patient_id"}
+    settings: dict[str, Any] = {"metric": "top1", "use": "commercial", "tested": Scope("patient_id")}
     return decide(outcomes, comparison, **{**settings, **over})
 
 
@@ -255,3 +255,60 @@ def test_pair_of_turns_a_comparison_round() -> None:
     assert (turned["difference"], turned["verdict"], turned["discordant"]) == (-0.1, "b better", [12, 30])
     assert turned["low"] == pytest.approx(-0.15)
     assert pair_of([], "a", "b", "top1") is None
+
+
+def with_recalls(**found: tuple[int, int]) -> dict[str, Any]:
+    entries = {
+        name: {"n": n, "recall": {"value": k / n if n else None, "low": 0.01, "high": 0.3}}
+        for name, (k, n) in found.items()
+    }
+    return {**outcome("new", 0.7).metrics, "per_class": entries}
+
+
+def test_the_classes_that_the_winner_misses_stand_beside_the_decision() -> None:
+    metrics = with_recalls(NEV=(90, 100), BCC=(0, 5), MEL=(2, 21), SEK=(40, 50), ABSENT=(0, 0))
+    told = decided([outcome("new", 0.7, metrics=metrics)], [], tested=Scope("patient_id", malignant=("MEL",)))
+    assert [entry["class"] for entry in told.weakest] == ["MEL", "BCC"]
+    assert told.weakest[0] == {
+        "class": "MEL",
+        "malignant": True,
+        "n": 21,
+        "n_found": 2,
+        "recall": {"value": 2 / 21, "low": 0.01, "high": 0.3},
+    }
+    assert told.sentence.endswith(
+        "But it finds 9.5% of MEL (2 of 21; 95% interval 1.0–30.0) and none of BCC (0 of 5; 95% interval 1.0–30.0)."
+    )
+
+
+def test_where_no_class_is_weak_the_worst_is_named() -> None:
+    told = decided([outcome("new", 0.7, metrics=with_recalls(NEV=(90, 100), MEL=(14, 21)))], [])
+    assert [entry["class"] for entry in told.weakest] == ["MEL"]
+    assert "At worst it finds 66.7% of MEL (14 of 21;" in told.sentence
+
+
+def test_the_majority_class_is_no_winner() -> None:
+    told = decided([outcome("new", 0.6), outcome("majority", 0.7, kind="floor", head="majority")], [])
+    assert (told.word, told.winner, told.weakest) == ("NO WINNER", None, ())
+    assert "always naming the most frequent class (top-1 accuracy 70.0%)" in told.sentence
+
+
+@pytest.mark.parametrize(("n_groups", "word"), [(9, "NO WINNER"), (10, "WINNER")])
+def test_from_a_handful_of_patients_nothing_is_told(n_groups: int, word: str) -> None:
+    metrics = {**outcome("new", 0.7).metrics, "n_groups": n_groups}
+    told = decided([outcome("new", 0.7, metrics=metrics)], [])
+    assert told.word == word
+    assert ("fewer than 10" in told.sentence) == (word == "NO WINNER")
+
+
+def test_what_was_waived_is_not_called_unseen() -> None:
+    plain = decided([outcome("new", 0.7)], [])
+    waived = decided([outcome("new", 0.7)], [], tested=Scope("patient_id", waived=("duplicates",)))
+    assert "it had not seen" in plain.sentence
+    assert "it had not seen" not in waived.sentence
+    assert "(waived: duplicates)" in waived.sentence
+
+
+def test_a_photo_without_a_patient_is_no_patient() -> None:
+    told = decided([outcome("new", 0.7)], [], tested=Scope("patient_id", n_without=1))
+    assert "168 photos of 130 patients and 1 photo without one" in told.sentence

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from dermlab.bench.assessment import assess_winner
 from dermlab.bench.baseline import Baseline, read_baseline
 from dermlab.bench.candidates import Setting, plan, run_candidates
 from dermlab.bench.config import BakeoffConfig
-from dermlab.bench.decision import Decision, Rival, decide
+from dermlab.bench.decision import Decision, Rival, Scope, decide
 from dermlab.bench.ensemble import run_ensemble
 from dermlab.bench.leak import find_leak, measure_leak, reads_questionnaire
 from dermlab.bench.outcome import Outcome, choose_winner, order
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from dermlab.audit.findings import Finding
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import Predictions
+
+SEEN_IN_TRAINING = ("group-overlap", "duplicates", "near-duplicates")
+"""Findings that mean that a tested photo, or another of its patient, was trained on."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,7 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
         comparison,
         metric=config.metric,
         use=config.use,
-        group_by=dataset.group_column(),
+        tested=_tested(setting, winner, findings),
         rival=rival,
         baseline=baseline.name if baseline is not None else None,
         margin=config.margin,
@@ -237,6 +242,24 @@ def _compare(setting: Setting, outcomes: Sequence[Outcome], tables: dict[str, Pr
     for outcome in outcomes:
         outcome.rank = placed.get(outcome.name)
     return comparison
+
+
+def _tested(setting: Setting, winner: Outcome | None, findings: Sequence[Finding]) -> Scope:
+    """Return what there is to say of the photos that the winner was tested on."""
+    dataset, column = setting.dataset, setting.dataset.group_column()
+    met = {finding.code for finding in findings if finding.severity == "error"} & set(setting.config.waive)
+    hierarchy = dataset.card.target(setting.target).hierarchy or {}
+    n_without = 0
+    if winner is not None and winner.table is not None and column in dataset.manifest:
+        named = dataset.manifest[column].notna().to_numpy()
+        rows = np.isin(dataset.image_ids, winner.table.test().frame["image_id"].to_numpy(dtype=object))
+        n_without = len(np.unique(dataset.groups()[rows & ~named]))
+    return Scope(
+        group_by=column,
+        n_without=n_without,
+        waived=tuple(code for code in SEEN_IN_TRAINING if code in met),
+        malignant=tuple(name for branch, names in hierarchy.items() if "malig" in branch.casefold() for name in names),
+    )
 
 
 def _rival(

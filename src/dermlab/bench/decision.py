@@ -7,14 +7,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from dermlab.bench.outcome import MAY_SHIP, Outcome, order
+from dermlab.bench.outcome import MAY_SHIP, MIN_TEST_GROUPS, Outcome, best_on_val, order
 from dermlab.core import words
 
 Z_95, Z_POWER_80 = 1.959964, 0.841621
 HOPELESS = 50  # times the patients in hand beyond which asking for more is no advice
+WEAK = 0.5  # of the mean recall over classes: a class that is found less often than that is named beside the decision
+N_TOLD = 3  # weak classes in the sentence; the record has them all
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What the words must say of the photos that were tested.
+
+    Attributes:
+        group_by: the column that groups are of.
+        n_without: groups that are a photo alone, because that column is blank for it.
+        waived: findings by which tested photos, or others of their patients, were seen in training, and were waived.
+        malignant: classes of the branches of the card's hierarchy that are called malignant.
+    """
+
+    group_by: str | None
+    n_without: int = 0
+    waived: tuple[str, ...] = ()
+    malignant: tuple[str, ...] = ()
+
+    @property
+    def groups(self) -> str:
+        """What groups are called."""
+        return words.groups_word(self.group_by)
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,9 @@ class Decision:
         against: what the winner was held against: ``name, kind, difference, low, high, verdict``.
         fallback: ``name`` and ``sentence``.
         change: what would change the decision, a sentence each.
+        weakest: the classes that the winner finds less than :data:`WEAK` times as often as its classes on average
+            (balanced accuracy), malignant ones first, then the worst first; the worst alone where none is so bad:
+            ``{"class", "malignant", "n", "n_found", "recall": {"value", "low", "high"}}``. Empty without a winner.
     """
 
     word: Literal["GO", "NO-GO", "CANNOT TELL", "WINNER", "NO WINNER"]
@@ -54,6 +81,7 @@ class Decision:
     against: dict[str, Any] | None = None
     fallback: dict[str, str] | None = None
     change: tuple[str, ...] = ()
+    weakest: tuple[dict[str, Any], ...] = ()
 
 
 def decide(
@@ -62,7 +90,7 @@ def decide(
     *,
     metric: str,
     use: str,
-    group_by: str | None,
+    tested: Scope,
     rival: Rival | None = None,
     baseline: str | None = None,
     margin: float = 0.0,
@@ -79,16 +107,71 @@ def decide(
         comparison: paired comparisons of all pairs (CONTRACT's comparison.json).
         metric: the metric that decides.
         use: the intended use.
-        group_by: the column that groups are of, for the words.
+        tested: what there is to say of the photos that were tested.
         rival: what the winner is held against.
         baseline: the baseline's name, also where nobody won.
         margin: the least difference that is worth a change, as a share (0.02 is two points).
     """
     winner = next((outcome for outcome in outcomes if outcome.winner), None)
     if winner is None:
-        return _no_winner(outcomes, use=use, baseline=baseline)
-    groups = words.groups_word(group_by)
-    measured = _measured(winner, metric, groups)
+        return _no_winner(outcomes, metric=metric, use=use, baseline=baseline, groups=tested.groups)
+    decision = _decision(outcomes, winner, comparison, metric, use, tested, rival, margin)
+    weak, worst = weakest(winner.metrics, tested.malignant)
+    return replace(decision, sentence=decision.sentence + _weakness(weak, worst), weakest=weak or worst)
+
+
+def weakest(
+    metrics: Mapping[str, Any], malignant: Sequence[str] = ()
+) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """Return the weak classes of a ``metrics.json`` as :class:`Decision` describes them, and the worst one alone."""
+    found = [
+        {
+            "class": name,
+            "malignant": name in malignant,
+            "n": entry["n"],
+            "n_found": round(entry["recall"]["value"] * entry["n"]),
+            "recall": {key: entry["recall"].get(key) for key in ("value", "low", "high")},
+        }
+        for name, entry in metrics.get("per_class", {}).items()
+        if entry["n"] and entry["recall"]["value"] is not None
+    ]
+    found.sort(key=lambda entry: (not entry["malignant"], entry["recall"]["value"]))
+    if not found:
+        return (), ()
+    mean = sum(entry["recall"]["value"] for entry in found) / len(found)
+    weak = tuple(entry for entry in found if entry["recall"]["value"] < WEAK * mean)
+    return weak, (min(found, key=lambda entry: entry["recall"]["value"]),)
+
+
+def _weakness(weak: Sequence[Mapping[str, Any]], worst: Sequence[Mapping[str, Any]]) -> str:
+    """Say which classes a model misses; what an average over all classes hides."""
+    told = [_finds(entry) for entry in weak[:N_TOLD]]
+    if told:
+        more = f"; {len(weak) - N_TOLD} more classes are found as rarely" if len(weak) > N_TOLD else ""
+        return f" But it finds {', '.join(told[:-1])}{' and ' if told[1:] else ''}{told[-1]}{more}."
+    return f" At worst it finds {_finds(worst[0])}." if worst else ""
+
+
+def _finds(entry: Mapping[str, Any]) -> str:
+    recall = entry["recall"]
+    share = words.score(recall["value"]) if entry["n_found"] else "none"
+    span = words.span(recall)
+    interval = f"95% interval {span}" if recall["low"] is not None else span
+    return f"{share} of {entry['class']} ({entry['n_found']:,} of {entry['n']:,}; {interval})"
+
+
+def _decision(
+    outcomes: Sequence[Outcome],
+    winner: Outcome,
+    comparison: Sequence[Mapping[str, Any]],
+    metric: str,
+    use: str,
+    tested: Scope,
+    rival: Rival | None,
+    margin: float,
+) -> Decision:
+    groups = tested.groups
+    measured = _measured(winner, metric, tested)
     change = _rivals(outcomes, winner, metric, use)
     fallback = _fallback(outcomes, winner, comparison, metric)
     against = None if rival is None else {**_effect(rival.pair), "name": rival.name, "kind": rival.kind}
@@ -232,14 +315,22 @@ def _wanted(margin: float, metric: str) -> str:
     return "" if margin == 0 else f" Up to {size} worse was allowed."
 
 
-def _measured(winner: Outcome, metric: str, groups: str) -> str:
+def _measured(winner: Outcome, metric: str, tested: Scope) -> str:
     n, n_groups = winner.metrics["n"], winner.metrics["n_groups"]
     unit = words.units_word(winner.metrics["unit"], n)
-    of = f" of {n_groups:,} {groups}" if groups not in ("photos", unit) else ""
+    groups = tested.groups
+    of = f" of {n_groups - tested.n_without:,} {groups}" if groups not in ("photos", unit) else ""
+    if of and tested.n_without:
+        of += f" and {words.plural(tested.n_without, 'photo')} without one"
     scored = winner.metrics.get(metric) or {"value": None, "low": None, "high": None}
     label, _, kind = words.metric_words(metric)
     figure = f"{words.score(scored['value'], kind)} (95% interval {words.span(scored, kind)})"
-    return f"{label} {figure} on {n:,} {unit}{of} it had not seen"
+    unseen = "it had not seen"
+    if tested.waived:
+        unseen = (
+            f"some of which it was trained on, they or others of the same group (waived: {', '.join(tested.waived)})"
+        )
+    return f"{label} {figure} on {n:,} {unit}{of} {unseen}"
 
 
 def _against(rival: Rival, metric: str) -> str:
@@ -332,9 +423,26 @@ def _fallback(
     return {"name": chosen.name, "sentence": f"{chosen.name}{conditions}, the next best on validation{other}{told}."}
 
 
-def _no_winner(outcomes: Sequence[Outcome], *, use: str, baseline: str | None) -> Decision:
+def _no_winner(outcomes: Sequence[Outcome], *, metric: str, use: str, baseline: str | None, groups: str) -> Decision:
     scored = [outcome for outcome in order(outcomes) if outcome.scored]
-    if not scored:
+    best = best_on_val(outcomes)
+    keep = {"name": baseline, "sentence": f"Keep {baseline}."} if baseline else None
+    if best is not None and best.head != "majority":  # too few groups were tested, whoever was best
+        sentence = (
+            f"The test part holds {best.metrics['n_groups']} {groups}, and from fewer than {MIN_TEST_GROUPS} nothing "
+            f"can be told: {best.name} was best on validation, which may be chance."
+        )
+        change = (f"At least {MIN_TEST_GROUPS} {groups} in the test part: more photos, or folds: 5.",)
+        return Decision("CANNOT TELL" if baseline else "NO WINNER", sentence, fallback=keep, change=change)
+    change = ("Candidates whose encoder and data may be used so, or another use: in the config (research, internal).",)
+    if best is not None:
+        kind = words.metric_words(metric)[2]
+        sentence = (
+            f"Nothing that may go into {words.use_words(use)} was better on validation than always naming the most "
+            f"frequent class ({words.metric_words(metric)[0]} {words.score(best.val_score, kind)})."
+        )
+        change = ("More photos, other encoders, or metric: balanced_accuracy, for which the majority counts little.",)
+    elif not scored:
         sentence = "No candidate has a result; each one's error is below."
     elif all(outcome.data_verdict == "blocked" for outcome in scored):
         sentence = (
@@ -343,9 +451,7 @@ def _no_winner(outcomes: Sequence[Outcome], *, use: str, baseline: str | None) -
     else:
         why = "; ".join(f"{outcome.name}: {_obstacle(outcome)}" for outcome in scored[:4])
         sentence = f"No candidate may be named winner for {words.use_words(use)} ({why})."
-    keep = {"name": baseline, "sentence": f"Keep {baseline}."} if baseline else None
-    change = ["Candidates whose encoder and data may be used so, or another use: in the config (research, internal)."]
-    return Decision("NO-GO" if baseline else "NO WINNER", sentence, fallback=keep, change=tuple(change))
+    return Decision("NO-GO" if baseline else "NO WINNER", sentence, fallback=keep, change=change)
 
 
 def _obstacle(outcome: Outcome) -> str:

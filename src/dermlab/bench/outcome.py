@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from dermlab.evaluate.predictions import Predictions
 
 MAY_SHIP = (VIABLE, CONDITIONS)
+MIN_TEST_GROUPS = 10
+"""Fewer patients in the test part tell nothing: an interval that is drawn from them anew means little."""
 COSTS = ("seconds", "embed_seconds", "images_per_second", "full_seconds")
 
 
@@ -100,10 +102,24 @@ class Outcome:
         return self.scored and not self.flags and self.encoder_verdict in MAY_SHIP and self.data_verdict != "blocked"
 
 
-def choose_winner(outcomes: Sequence[Outcome]) -> Outcome | None:
+def best_on_val(outcomes: Sequence[Outcome]) -> Outcome | None:
     """Return the best on val among those that may win; a tie goes to a floor, else to the one listed first."""
     able = [outcome for outcome in outcomes if outcome.may_win]
     return max(able, key=lambda outcome: (outcome.val, outcome.kind == "floor"), default=None)
+
+
+def choose_winner(outcomes: Sequence[Outcome]) -> Outcome | None:
+    """Return the best on val among those that may win, or None where it deserves no such name.
+
+    The majority class has learnt nothing, and of fewer than :data:`MIN_TEST_GROUPS` tested groups nothing can be said.
+    """
+    best = best_on_val(outcomes)
+    return None if best is None or best.head == "majority" or too_few_groups(best) else best
+
+
+def too_few_groups(outcome: Outcome) -> bool:
+    """Tell whether an outcome was tested on too few groups (patients) to be told from another."""
+    return bool(outcome.metrics) and outcome.metrics["n_groups"] < MIN_TEST_GROUPS
 
 
 def order(outcomes: Sequence[Outcome]) -> list[Outcome]:
