@@ -223,3 +223,18 @@ def test_a_run_is_not_passed_off_for_photos_that_were_replaced(dataset: Dataset,
     Image.new("RGB", (64, 64), "white").save(copied.paths[0])
     with pytest.raises(InputError, match="other photos"):
         run_probe(Dataset.open(folder), settings("knn"), tmp_path / "run")
+
+
+def test_an_encoder_that_knows_the_data_set_is_said_so(dataset: Dataset, tmp_path: Path) -> None:
+    """MedSigLIP was trained on PAD-UFES-20: what a probe of it measures there comes with a warning."""
+    from dataclasses import replace
+
+    from dermlab.features.extract import embed
+
+    features = embed(dataset, "timm:test_resnet+random", seed=0)
+    knowing = replace(features, encoder={**features.encoder, "licence_card": "medsiglip"})
+    known = Dataset(dataset.folder, dataset.card.model_copy(update={"licence_card": "pad-ufes-20"}), dataset.manifest)
+    told = "contaminated: timm:test_resnet+random was pretrained on PAD-UFES-20"
+    chosen = settings("knn", encoder="timm:test_resnet+random")
+    assert told in run_probe(known, chosen, tmp_path / "a", features=knowing).metrics["warnings"]
+    assert told not in run_probe(dataset, chosen, tmp_path / "b", features=knowing).metrics["warnings"]

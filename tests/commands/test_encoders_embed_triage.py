@@ -56,9 +56,39 @@ def test_triage_gives_reasons_and_exits_1_on_what_may_not_ship(capsys, tmp_path)
     assert "unknown" in capsys.readouterr().out
 
 
-def test_triage_of_everything_is_a_table_and_no_alarm(capsys):
-    assert main(["triage", "--use", "commercial"]) == 0
-    assert "panderm" in capsys.readouterr().out
+def test_triage_without_names_is_the_seeds_table_and_no_alarm(capsys):
+    assert main(["triage", "--use", "commercial-medical"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    rows = {line.split()[0]: line for line in lines if line and not line.startswith(" ")}
+    for name in ("medsiglip", "derm-foundation", "isic-cc0-ccby"):
+        assert "viable with conditions" in rows[name]
+    for name in ("panderm", "monet", "ham10000-classifier", "dermnet-classifier", "fitzpatrick17k-classifier"):
+        assert "blocked" in rows[name]
+    assert "CPU only" in rows["derm-foundation"]
+    assert "domain mismatch" in lines[lines.index(rows["isic-cc0-ccby"]) + 1]
+    assert "health regulatory authorisation" in lines[lines.index(rows["medsiglip"]) + 1]
+    assert "dinov3" not in rows
+
+
+def test_triage_of_all_is_every_card(capsys):
+    from dermlab.licensing import cards
+
+    assert main(["triage", "--all", "--use", "research", "--json"]) == 0
+    assert {one["id"] for one in json.loads(capsys.readouterr().out)} == set(cards())
+
+
+def test_triage_of_a_run_walks_its_lineage_and_marks_what_is_contaminated(capsys, tmp_path):
+    lineage = {"cards": ["medsiglip"], "data_card": {"name": "pad", "licence_card": "pad-ufes-20"}}
+    (tmp_path / "predictions.parquet.json").write_text(json.dumps({"lineage": lineage}))
+    assert main(["triage", str(tmp_path), "--use", "commercial"]) == 0
+    assert "contaminated: it was pretrained on PAD-UFES-20" in capsys.readouterr().out
+    lineage["data_card"] = {"name": "our photos"}
+    (tmp_path / "predictions.parquet.json").write_text(json.dumps({"lineage": lineage}))
+    assert main(["triage", str(tmp_path), "--use", "research"]) == 1
+    text = capsys.readouterr().out
+    assert "unknown" in text
+    assert "no licence is stated" in text
+    assert "contaminated: it" not in text
 
 
 def test_embed_fills_the_store_once(clinic, capsys, tmp_path):

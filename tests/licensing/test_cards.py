@@ -1,9 +1,11 @@
 """Cards are validated: a quote is short and has its place, terms are spelt out, and every name leads somewhere."""
 
+from pathlib import Path
+
 import pytest
 
 from dermlab.core.errors import InputError
-from dermlab.licensing import LicenceCard, card, card_for, cards, find_cards, read_card, write_card
+from dermlab.licensing import LicenceCard, card, card_for, cards, contamination, find_cards, read_card, write_card
 from dermlab.licensing.terms import standard_terms
 from dermlab.models.names import ALIASES
 
@@ -112,3 +114,118 @@ def test_a_data_set_speaks_for_itself(tmp_path):
 def test_an_artefact_that_says_nothing_is_told_so(tmp_path):
     with pytest.raises(InputError, match="says of no licence card"):
         find_cards(tmp_path)
+
+
+def test_two_licences_of_one_thing_give_the_stricter_answers():
+    given = {"id": "x", "kind": "model", "name": "x", "unverified": True}
+    for licences in ({"licence": "MIT and CC BY-NC 4.0"}, {"licence": "MIT", "other_licences": ["CC-BY-NC-4.0"]}):
+        one = LicenceCard.model_validate(given | licences)
+        assert (one.commercial_use, one.derivatives, one.redistribution) == ("no", "yes", "conditions")
+        assert len(one.licences) == 2
+    strange = LicenceCard.model_validate(given | {"licence": "MIT", "other_licences": ["House terms"]})
+    assert strange.commercial_use == "unknown"
+    plain = LicenceCard.model_validate(given | {"licence": "terms of use and further terms"})
+    assert plain.licences == ("terms of use and further terms",)
+
+
+@pytest.mark.parametrize(
+    ("written", "spdx"),
+    [
+        ("CC BY-NC", "CC-BY-NC-4.0"),
+        ("cc0", "CC0-1.0"),
+        ("Apache 2.0", "Apache-2.0"),
+        ("MIT License", "MIT"),
+        ("CC BY-SA 4.0 International", "CC-BY-SA-4.0"),
+    ],
+)
+def test_licences_are_known_by_their_everyday_names(written, spdx):
+    assert standard_terms(written) is not None
+    assert standard_terms(written) == standard_terms(spdx)
+
+
+def test_there_are_cards_enough_and_enough_of_them_were_read_at_their_source():
+    for kind, n, n_read in (("model", 35, 15), ("dataset", 30, 10)):
+        of_kind = [one for one in cards().values() if one.kind == kind]
+        assert len(of_kind) >= n
+        assert sum(not one.unverified for one in of_kind) >= n_read
+
+
+@pytest.mark.parametrize("name", [one.id for one in cards().values() if one.kind == "model"])
+def test_a_models_card_says_what_runs_it(name):
+    one = cards()[name]
+    assert one.framework in ("torch", "transformers", "open_clip", "tensorflow")
+    assert one.fine_tunable is not None
+    assert one.size_px
+    assert one.fit in ("", "crop", "squash", "pad")
+    for data in one.contamination:
+        assert data in cards()
+
+
+def test_every_2d_set_of_medmnist_has_its_card():
+    import ast
+    import importlib.util
+
+    package = importlib.util.find_spec("medmnist")
+    if package is None:
+        pytest.skip("medmnist is not installed")
+    text = (Path(package.origin).parent / "info.py").read_text()  # read, not imported: importing it brings torch
+    (stated,) = (
+        ast.literal_eval(node.value)
+        for node in ast.parse(text).body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "INFO"
+    )
+    assert len(stated) >= 12
+    for name, info in stated.items():
+        if not name.endswith("3d"):
+            assert standard_terms(info["license"]) == standard_terms(cards()[name].licence), name
+            assert cards()[name].deployment == "not_clinical"
+
+
+def test_evidence_is_dated_and_stands_somewhere_public():
+    for one in cards().values():
+        for item in one.evidence:
+            assert item.seen.year >= 2026
+            assert not item.address.startswith(("/", "~", "file:"))
+
+
+KNOWN = [
+    ("medsiglip", "pad-ufes-20", "was pretrained on PAD-UFES-20"),
+    ("ham10000-classifier", "dermamnist", "HAM10000, which DermaMNIST is made from"),
+    ("ham10000-classifier", "isic-2019", "HAM10000, which ISIC 2019 challenge is made from"),
+    ("dermlip", "ham10000", "very probably hold HAM10000"),
+    ("dermfm-zero", "daffodil", "13.6 %"),
+    ("medsiglip", "ham10000", None),
+    ("torchvision-imagenet", "pad-ufes-20", None),
+    ("torchvision-imagenet", "nobody's photos", None),
+]
+
+
+@pytest.mark.parametrize(("model", "data", "told"), KNOWN)
+def test_a_test_set_that_weights_know_is_found(model, data, told):
+    found = contamination([model], data)
+    assert (found is None) if told is None else told in found
+
+
+def test_contamination_is_found_down_the_chain_and_in_circles():
+    given = {"kind": "model", "licence": "MIT", "unverified": True}
+    world = {
+        name: LicenceCard.model_validate({"id": name, "name": name, "trained_on": made, **given})
+        for name, made in {"ours": ["theirs"], "theirs": ["ours", "medsiglip"]}.items()
+    }
+    found = contamination(["ours"], "pad-ufes-20", world)
+    assert found == "was pretrained on PAD-UFES-20 (ours ← theirs ← medsiglip ← pad-ufes-20)"
+    assert contamination(["ours"], "scin", world) is None
+
+
+def test_a_report_and_a_checkpoint_stand_for_their_run(tmp_path):
+    import json
+
+    run = tmp_path / "bake" / "runs" / "one"
+    deep = run / "checkpoints" / "repeat0-fold0"
+    deep.mkdir(parents=True)
+    (run / "predictions.parquet.json").write_text(json.dumps({"lineage": {"cards": ["ham10000", "dinov2"]}}))
+    (deep / "head.joblib").write_bytes(b"x")
+    (tmp_path / "bake" / "report.html").write_text("<p>")
+    (run / "metrics.json").write_text("{}")
+    for path in (tmp_path / "bake", tmp_path / "bake/report.html", run / "metrics.json", deep, deep / "head.joblib"):
+        assert find_cards(path)[0] == ["ham10000", "dinov2"], path

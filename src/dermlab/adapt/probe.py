@@ -31,6 +31,8 @@ from dermlab.evaluate.cases import case_sets
 from dermlab.evaluate.metrics import Evaluation
 from dermlab.evaluate.predictions import LEADING, PROBABILITY, Predictions, read_predictions, write_predictions
 from dermlab.evaluate.summary import summarise
+from dermlab.licensing import contamination, read_card
+from dermlab.models.known import require_known
 
 if TYPE_CHECKING:
     from dermlab.core.device import Runtime
@@ -121,10 +123,7 @@ def run_probe(
     """
     target = dataset.card.target(settings.target)
     head = settings.head
-    if head.kind in WITHOUT_ENCODER and settings.encoder is not None:
-        raise InputError(f"the head {head.kind!r} looks at no photo; leave --encoder out")
-    if head.kind not in WITHOUT_ENCODER and settings.encoder is None:
-        raise InputError(f"the head {head.kind!r} needs --encoder; 'dermlab encoders' lists the names")
+    check_encoder(settings, embedded=features is not None)
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "probe")
     made_with = inputs_of(dataset, split, settings.encoder)
@@ -140,6 +139,8 @@ def run_probe(
     made_with["encoder"] = features.encoder["fingerprint"] if features is not None else None
     _refuse_other_inputs(folder.path, made_with)
     warnings = _input_warnings(inputs, features, settings)
+    if features is not None:
+        warnings += _contamination(features.encoder, dataset.card.licence_card)
     parts: list[pd.DataFrame] = []
     reports: list[dict[str, Any]] = []
     keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
@@ -186,6 +187,21 @@ def run_probe(
         images_per_second=features.images_per_second if features is not None else 0.0,
     )
     return read_probe(folder.path)
+
+
+def check_encoder(settings: ProbeSettings, *, embedded: bool = False) -> None:
+    """Refuse an encoder that there is not, or that the head has no use for, before anything is made or written.
+
+    Args:
+        settings: encoder and head.
+        embedded: the features are there, whatever made them is called.
+    """
+    if settings.head.kind in WITHOUT_ENCODER and settings.encoder is not None:
+        raise InputError(f"the head {settings.head.kind!r} looks at no photo; leave --encoder out")
+    if settings.head.kind not in WITHOUT_ENCODER and settings.encoder is None:
+        raise InputError(f"the head {settings.head.kind!r} needs --encoder; 'dermlab encoders' lists the names")
+    if not embedded:
+        require_known({"encoder": settings.encoder})
 
 
 def read_probe(path: str | Path) -> ProbeResult:
@@ -465,6 +481,16 @@ def _input_warnings(inputs: _Inputs, features: Features | None, settings: ProbeS
         warnings.append(f"{unlabelled} photos have no label for {inputs.target.column!r}: predicted, not scored")
     warnings += [f"waived: {name}" for name in settings.waive]
     return warnings
+
+
+def _contamination(encoder: dict[str, Any], data: str | None) -> list[str]:
+    """Return the warning that an encoder knows this very data set; none where no licence card says so."""
+    card = encoder.get("licence_card")
+    if data is None or card is None:
+        return []
+    extra = {card: read_card(card)} if Path(card).is_file() else {}
+    found = contamination([card, *encoder.get("lineage", ())], data, extra)
+    return [] if found is None else [f"contaminated: {encoder['name']} {found}"]
 
 
 def _model_description(
