@@ -25,7 +25,7 @@ RECIPE: dict[str, Any] = {
     "heads": ["linear"],
     "candidates": [
         {"name": "five neighbours", "encoder": "histogram", "head": {"kind": "knn", "k": [5]}},
-        {"name": "broken", "encoder": "timm:no_such_model", "head": "linear"},
+        {"name": "broken", "encoder": "hf:nobody/no-such-model", "head": "linear"},
     ],
     "n_boot": 100,
 }
@@ -92,9 +92,19 @@ def test_a_failing_candidate_is_reported_and_stops_nobody(finished: BakeoffResul
     assert last["candidate"] == "broken"
     assert last["top1"] == last["val_score"] == last["rank"] == ""
     (failed,) = [item for item in record(finished)["candidates"] if item["status"] == "failed"]
-    assert "no_such_model" in failed["error"]
+    assert "no-such-model" in failed["error"]
     for name in RUNS:
         assert (finished.folder / "runs" / name / "predictions.parquet").exists()
+
+
+def test_encoders_that_there_are_not_are_named_before_anything_is_done(clinic: Path, tmp_path: Path) -> None:
+    wrong = config(
+        clinic, encoders=["histogramm", "resnet50"], candidates=[{"encoder": "timm:resnett50", "head": "knn"}]
+    )
+    with pytest.raises(InputError, match=r"encoders\.0: .*histogram.*; candidates\.0\.encoder: .*resnet50") as told:
+        run_bakeoff(wrong, tmp_path / "out")
+    assert "encoders.1" not in str(told.value)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_record_says_what_was_asked_what_was_found_and_how_to_do_it_again(finished: BakeoffResult) -> None:

@@ -93,6 +93,7 @@ def test_a_wrong_turn_is_one_line(
     error = capsys.readouterr().err.strip().splitlines()
     assert expected in error[-1]
     assert error[-1].startswith("error: ")
+    assert not (tmp_path / "x").exists()  # the corrected command finds the place free
 
 
 def test_random_weights_come_from_the_run_s_seed_and_its_device_is_on_record(

@@ -27,9 +27,14 @@ def test_the_same_config_takes_the_folder_up_again(tmp_path: Path) -> None:
 
 
 def test_another_config_is_refused_and_the_difference_named(tmp_path: Path) -> None:
-    RunFolder.create(tmp_path, Example(), "probe")
+    RunFolder.create(tmp_path, Example(), "probe").log("fold")
     with pytest.raises(InputError, match="differs in seed"):
         RunFolder.create(tmp_path, Example(seed=1), "probe")
+
+
+def test_a_run_that_never_began_gives_its_folder_up(tmp_path: Path) -> None:
+    RunFolder.create(tmp_path, Example(), "probe")
+    assert RunFolder.create(tmp_path, Example(seed=1), "probe").config == {"seed": 1}
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:

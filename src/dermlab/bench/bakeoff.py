@@ -80,6 +80,7 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
         DermlabError: no candidate has a result.
     """
     from dermlab.data.dataset import Dataset
+    from dermlab.models.known import require_known
 
     started = time.monotonic()
     out = Path(out)
@@ -87,6 +88,7 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     target = dataset.card.target(config.target)
     if target.kind == "multilabel":
         raise InputError(f"target: {target.column!r} has several labels an image; heads predict one: name another")
+    require_known(config.encoder_names())
     _take_up(out, config)
     split = _split(dataset, config, target.column)
     baseline = read_baseline(config, dataset, target.column, split)

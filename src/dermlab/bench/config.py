@@ -111,6 +111,11 @@ class BakeoffConfig(Config):
         crossed = [CandidateConfig(encoder=encoder, head=head) for encoder in self.encoders for head in self.heads]
         return crossed + list(self.candidates)
 
+    def encoder_names(self) -> dict[str, str | None]:
+        """Return every encoder by its place in the config: ``encoders.0``, ``candidates.2.encoder``."""
+        crossed = {f"encoders.{k}": name for k, name in enumerate(self.encoders)}
+        return {**crossed, **{f"candidates.{k}.encoder": item.encoder for k, item in enumerate(self.candidates)}}
+
     @property
     def split_name(self) -> str:
         """The split's name: the given one, else ``main``, else one that says how it was made."""

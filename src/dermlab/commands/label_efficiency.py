@@ -89,9 +89,11 @@ def run(config: LabelEfficiencyConfig) -> LabelEfficiencyResult:
     from dermlab.core.files import atomic_path, write_json
     from dermlab.data.dataset import Dataset
     from dermlab.features.extract import embed
+    from dermlab.models.known import require_known
 
     if len(set(config.encoder)) < len(config.encoder):
         raise InputError("encoder: names the same encoder twice")
+    require_known({f"encoder.{k}": name for k, name in enumerate(config.encoder)})
     dataset = Dataset.open(config.data)
     target = dataset.card.target(config.target)
     split = read_or_make_split(dataset, config.split, target.column, config.seed)

@@ -66,11 +66,12 @@ class ProbeResult:
 
 def run(config: ProbeConfig) -> ProbeResult:
     """Run the probe that ``config`` describes."""
-    from dermlab.adapt.probe import run_probe
+    from dermlab.adapt.probe import check_encoder, run_probe
     from dermlab.core.device import resolve
     from dermlab.core.progress import note
     from dermlab.data.dataset import Dataset
 
+    check_encoder(config)
     dataset = Dataset.open(config.data)
     _refuse_divided_groups(dataset, config)
     runtime = resolve(config.device, config.precision) if config.encoder else None

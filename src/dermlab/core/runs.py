@@ -17,6 +17,7 @@ from dermlab.core.files import cannot_write, json_ready, write_json, write_text
 from dermlab.core.fingerprint import hash_json
 
 CONFIG_FILE = "config.yaml"
+ENVIRONMENT_FILE = "environment.json"
 DONE_FILE = "done.json"
 
 
@@ -32,7 +33,8 @@ class RunFolder:
         """Make (or take up) the run folder ``path`` and write its config and environment.
 
         Args:
-            path: the folder; it may exist if it is empty or holds a run of the same config.
+            path: the folder; it may exist if it is empty, holds a run of the same config, or the config alone of a
+                run that never began.
             config: the resolved config.
             command: the command's name, for the record.
 
@@ -44,7 +46,9 @@ class RunFolder:
         if path.exists():
             if not path.is_dir():
                 raise InputError(f"{path}: is a file; --out must be a folder")
-            if (path / CONFIG_FILE).exists():
+            if {entry.name for entry in path.iterdir()} <= {CONFIG_FILE, ENVIRONMENT_FILE}:
+                (path / CONFIG_FILE).unlink(missing_ok=True)
+            elif (path / CONFIG_FILE).exists():
                 stored = read_yaml(path / CONFIG_FILE)
                 if hash_json(stored) != hash_json(record):
                     differing = _differences(stored.get("config", {}), config.model_dump(mode="json"))
@@ -52,7 +56,7 @@ class RunFolder:
                         f"{path}: holds a run of another config (differs in {', '.join(differing) or 'command'}); "
                         "choose another --out or delete that folder"
                     )
-            elif any(path.iterdir()):
+            else:
                 raise InputError(f"{path}: is not empty and holds no dermlab run; choose another --out")
         folder = cls(path)
         if not (path / CONFIG_FILE).exists():
@@ -61,7 +65,7 @@ class RunFolder:
             except OSError as error:
                 raise cannot_write(path, error) from error
             write_text(path / CONFIG_FILE, write_yaml(record))
-        write_json(path / "environment.json", environment())
+        write_json(path / ENVIRONMENT_FILE, environment())
         return folder
 
     @property
