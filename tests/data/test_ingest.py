@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import os
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 from PIL import ExifTags, Image
 
+from dermlab.core.config import read_yaml, write_yaml
 from dermlab.core.errors import DermlabError, InputError
 from dermlab.data import ingest
 from dermlab.data.dataset import Dataset
@@ -385,3 +387,59 @@ def test_what_follows_the_end_of_a_photo_stays_behind(tmp_path):
     assert (
         ingest._clean(whole + b"Erika \xff\xd8\xff\xda" * 9, is_mask=False)[0] == ingest._clean(whole, is_mask=False)[0]
     )
+
+
+def table_of(root: Path, text: str) -> Path:
+    (root / "table.csv").write_text(text)
+    return root / "table.csv"
+
+
+def test_what_a_person_wrote_into_the_card_outlives_the_next_import(photos, tmp_path):
+    rows = [
+        f"{name},{label},{age},{cut}"
+        for name, label, age, cut in [
+            ("a.jpg", "mel", 40, "yes"),
+            ("b.png", "mel", 50, "yes"),
+            ("c.webp", "nv", 30, "no"),
+            ("d.bmp", "nv", 20, "no"),
+        ]
+    ]
+    table = table_of(photos, "file,dx,age,cut\n" + "\n".join(rows))
+    out = tmp_path / "set"
+    import_source(read_source("csv", table), out)
+    card = read_yaml(out / "card.yaml")
+    card["licence"] = "CC-BY-4.0"
+    card["label_proxies"] = ["cut"]
+    card["targets"][0]["hierarchy"] = {"malignant": ["mel"], "benign": ["nv"]}
+    card["metadata"] = [entry | ({"unit": "years"} if entry["column"] == "age" else {}) for entry in card["metadata"]]
+    (out / "card.yaml").write_text(write_yaml(card))
+    rows = [row + ",left" if k % 2 else row + ",right" for k, row in enumerate(rows)]
+    photo(photos / "bcc" / "f.png", 9)
+    table_of(photos, "file,dx,age,cut,side\n" + "\n".join([*rows, "f.png,bcc,60,yes,left"]))
+    for _ in range(2):
+        report = import_source(read_source("csv", table), out)
+        card = Dataset.open(out).card
+        assert (card.licence, card.label_proxies) == ("CC-BY-4.0", ("cut",))
+        assert card.target().hierarchy == {"malignant": ("mel",), "benign": ("nv",)}
+        assert set(card.target().classes) == {"mel", "nv", "bcc"}
+        assert {entry.column: entry.unit for entry in card.metadata} == {"age": "years", "cut": None, "side": None}
+        assert all(name in report.notes[-1] for name in ("licence", "label_proxies", "hierarchy", "unit"))
+    source = read_source("csv", table)
+    source = dataclasses.replace(source, card=source.card.model_copy(update={"licence": "CC0-1.0"}))
+    assert import_source(source, out, said=["licence"]).dataset.card.licence == "CC0-1.0"
+
+
+def test_a_card_that_nobody_touched_follows_the_import(photos, tmp_path):
+    bring(photos, tmp_path / "set")
+    photo(photos / "bcc" / "f.png", 7)
+    report = bring(photos, tmp_path / "set")
+    assert report.dataset.card.target().classes == ("bcc", "mel", "nv")
+    assert not any("kept" in note for note in report.notes)
+
+
+def test_a_card_that_cannot_be_read_stops_before_it_is_lost(photos, tmp_path):
+    bring(photos, tmp_path / "set")
+    (tmp_path / "set" / "card.yaml").write_text("name: [")
+    with pytest.raises(InputError, match=r"card\.yaml"):
+        bring(photos, tmp_path / "set")
+    assert (tmp_path / "set" / "card.yaml").read_text() == "name: ["

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from dermlab.core.config import Config
+from dermlab.core.errors import InputError
 from dermlab.data.card import Modality, TargetKind, Unit
 
-_OF_THE_CARD = ("licence", "group_by", "unit")
+if TYPE_CHECKING:
+    from dermlab.data.sources import SourceData
+
+_OF_THE_CARD = ("licence", "group_by", "unit", "label_proxies")
 _OF_THE_COMMAND = ("source", "path", "out", "images", "threads", "modality", *_OF_THE_CARD)
 
 
@@ -25,6 +30,9 @@ class DataImportConfig(Config):
     out: Path = Field(description="data set folder to write; one of the same source is brought up to date")
     name: str | None = Field(default=None, description="name of the data set; default from the path")
     licence: str | None = Field(default=None, description="terms of the photos: an SPDX identifier or a name")
+    label_proxies: tuple[str, ...] = Field(
+        default=(), description="columns that give the label away (known only after the diagnosis); never an input"
+    )
     modality: Modality | None = Field(default=None, description="what all photos are, where no column says so")
     unit: Unit | None = Field(default=None, description="what is scored: image, lesion or patient")
     group_by: str | None = Field(
@@ -106,7 +114,7 @@ class DataImportResult:
             reasons = "; ".join(f"{n:,} × {reason}" for reason, n in list(self.reasons.items())[:5])
             more = f"; {len(self.reasons) - 5} more reasons" if len(self.reasons) > 5 else ""
             lines.append(f"set aside: {self.n_quarantined:,}, listed in {self.quarantine}: {reasons}{more}")
-        lines.append(f"licence: {self.licence or 'unknown, which never counts as fine: write it into card.yaml'}")
+        lines.append(f"licence: {self.licence or 'unknown, which never counts as fine: --licence, or write it into card.yaml'}")
         lines += [f"note: {note}" for note in self.notes]
         lines.append(f"next: dermlab data check {self.folder}")
         lines.append(f"      dermlab data split {self.folder}")
@@ -132,15 +140,17 @@ def run(config: DataImportConfig) -> DataImportResult:
     given = {name: getattr(config, name) for name in type(config).model_fields if name not in _OF_THE_COMMAND}
     options = {name: value for name, value in given.items() if value not in (None, ())}
     source = read_source(config.source, config.path, **options)
-    on_card = {name: getattr(config, name) for name in _OF_THE_CARD if getattr(config, name) is not None}
+    on_card = {name: getattr(config, name) for name in _OF_THE_CARD if getattr(config, name) not in (None, ())}
+    _require_columns(config.label_proxies, source)
     card = Card(**{**source.card.model_dump(), **on_card})
     manifest = source.manifest
     if config.modality is not None:
         manifest = manifest.assign(modality=config.modality)
     source = dataclasses.replace(source, card=card, manifest=manifest)
-    report = import_source(source, config.out, images=config.images, threads=config.threads)
+    report = import_source(source, config.out, images=config.images, threads=config.threads, said=on_card)
 
     dataset = report.dataset
+    card = dataset.card
     manifest = dataset.manifest
     counts = {}
     for target in card.targets:
@@ -178,3 +188,13 @@ def run(config: DataImportConfig) -> DataImportResult:
         notes=report.notes,
         quarantine=config.out / QUARANTINE if len(quarantine) else None,
     )
+
+
+def _require_columns(names: tuple[str, ...], source: SourceData) -> None:
+    """Refuse label proxies that are no column: a word that is misspelt would protect nothing."""
+    known = [column.column for column in source.card.metadata]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"label_proxies: no questionnaire column {name!r}{hint}; there is {', '.join(known)}")

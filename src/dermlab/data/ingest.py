@@ -14,7 +14,7 @@ import json
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,15 @@ from dermlab.core.errors import InputError
 from dermlab.core.files import cannot_write, write_text
 from dermlab.core.fingerprint import hash_bytes
 from dermlab.core.progress import progress, warn
+from dermlab.data.card import read_card, write_card
+from dermlab.data.card_merge import merge_cards
 from dermlab.data.dataset import CARD, MANIFEST, QUARANTINE, Dataset
 from dermlab.data.decode import DecodeError, available_cores, decode_image, read_file, sniff
 from dermlab.data.deidentify import UnusualFileError, strip_metadata
 from dermlab.data.sources import SourceData
 
 JOURNAL = ".import.jsonl"
+IMPORTED_CARD = ".import-card.yaml"  # the card as the import wrote it: what differs from it, a person has written
 OFFICIAL = "official"
 _EXTENSION_OF = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "BMP": ".bmp"}
 _FOLDER_OF = {"path": "images", "mask_path": "masks"}
@@ -145,6 +148,7 @@ def import_source(
     *,
     images: Literal["copy", "hardlink"] = "copy",
     threads: int | None = None,
+    said: Collection[str] = (),
 ) -> ImportReport:
     """Write a data set folder from a source.
 
@@ -155,13 +159,16 @@ def import_source(
         images: ``copy`` takes JPEG, PNG and WebP without loss and without metadata, BMP as it is, and everything else
             as PNG; ``hardlink`` spares the disk but leaves the originals' metadata (EXIF, GPS) in place.
         threads: decoding threads; None is one for each CPU.
+        said: fields of the card that were asked for with this import: they win over what a person wrote into the card
+            of an earlier one, which else stays.
 
     Raises:
-        InputError: ``out`` holds something else, or no image is usable.
+        InputError: ``out`` holds something else or a card that cannot be read, or no image is usable.
     """
     out = Path(out).expanduser()
     header = {"name": source.card.name, "images": images}
     _require_usable(out, header)
+    edited = read_card(out / CARD) if (out / CARD).is_file() else None
     journal = _Journal(out, header)
     with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -189,7 +196,14 @@ def import_source(
     if not usable.any():
         first = f", the first: {quarantined[0][0]}: {quarantined[0][1]}" if quarantined else ""
         raise InputError(f"{source.root}: none of {len(manifest):,} images is usable{first}")
-    dataset = Dataset.write(out, manifest[usable], source.card)
+    card, notes = source.card, list(source.notes)
+    if edited is not None:
+        earlier = read_card(out / IMPORTED_CARD) if (out / IMPORTED_CARD).is_file() else None
+        card, kept = merge_cards(card, edited, earlier, columns=manifest.columns, said=said)
+        if kept:
+            notes.append(f"kept as {out / CARD} has it: {', '.join(kept)}")
+    dataset = Dataset.write(out, manifest[usable], card)
+    write_card(out / IMPORTED_CARD, source.card)
     if source.official is not None:
         frame = pd.DataFrame({"image_id": dataset.image_ids, "split": source.official[usable], "fold": 0, "repeat": 0})
         dataset.write_split(OFFICIAL, frame)
@@ -197,7 +211,7 @@ def import_source(
     journal.compact(journal.done if jobs is None else (job.key for job in jobs))
     _warn_of_stale_splits(dataset)
     reasons = Counter(re.sub(r"\d[\d,]*", "N", reason) for _, reason in quarantined)
-    return ImportReport(dataset, n_new, dict(reasons.most_common()), source.notes)
+    return ImportReport(dataset, n_new, dict(reasons.most_common()), tuple(notes))
 
 
 def _require_usable(out: Path, header: Mapping[str, str]) -> None:
