@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from made_up import simulated
+from scipy.special import logit
+from scipy.stats import t
 
 from dermlab.evaluate.cases import CaseSets, cases_from_arrays
 from dermlab.evaluate.influence import auroc_influence, delong_interval, influences
@@ -54,15 +56,19 @@ def test_the_clustered_area_is_obuchowskis_exactly(digits: int) -> None:
         expected = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
         assert (moved[0] - moved[1]).variance() == pytest.approx(expected)
     found = delong_interval([cases[0]])
-    assert found.high - found.low == pytest.approx(2 * 1.959964 * np.sqrt(covariance[0, 0]), rel=1e-6)
+    spread = np.sqrt(covariance[0, 0]) / (areas[0] * (1 - areas[0]))
+    assert logit([found.low, found.high]) == pytest.approx(logit(areas[0]) + t(len(set(group)) - 1).ppf([0.025, 0.975]) * spread)
     assert found.value == pytest.approx(areas[0])
 
 
 def test_a_perfect_ranking_stays_within_its_bounds_and_one_class_has_none() -> None:
     label, scores = np.array([0, 0, 0, 1, 1, 1]), np.array([0.1, 0.2, 0.6, 0.5, 0.8, 0.9])
     found = delong_interval([cases_from_arrays(label, scores)])
-    assert found.high == 1.0
+    assert found.low < found.value < found.high < 1
     assert found.method == "delong"
+    perfect = delong_interval([cases_from_arrays(label, label.astype(float))])
+    assert perfect.value == 1
+    assert np.isnan([perfect.low, perfect.high]).all()
     alone = delong_interval([cases_from_arrays([1, 1], [0.2, 0.3], classes=[0, 1])])
     assert np.isnan([alone.value, alone.low, alone.high]).all()
 
