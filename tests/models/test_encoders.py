@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from dermlab import licensing
 from dermlab.core.errors import InputError, MissingWeightsError
-from dermlab.models import create_encoder, identify_encoder, list_encoders, save_encoder, towers
+from dermlab.models import create_encoder, identify_encoder, list_encoders, published, save_encoder, towers
 from dermlab.models.encoders import recall_encoder
 from dermlab.models.names import ALIASES, parse_name
 
@@ -89,7 +89,9 @@ def test_files_of_two_libraries_that_share_a_name_are_not_mixed_up(weights_folde
 @pytest.mark.parametrize("name", [name for name, alias in ALIASES.items() if not alias.target.startswith("hf:")])
 def test_what_the_list_says_of_an_alias_is_so(name):
     alias, parsed = ALIASES[name], parse_name(name)
-    build = towers.build_timm if parsed.library == "timm" else towers.build_torchvision
+    build = {"timm": towers.build_timm, "torchvision": towers.build_torchvision, "checkpoint": published.build}[
+        parsed.library
+    ]
     tower = build(parsed.architecture, None, seed=0, size_px=alias.size_px, source="", device="meta")
     assert tower.dim == alias.dim
     assert sum(parameter.numel() for parameter in tower.network.parameters()) == alias.n_parameters

@@ -59,4 +59,4 @@ def test_a_wrong_name_is_one_line_that_says_what_would_be_right(name, told):
 
 def test_every_alias_leads_to_a_library():
     for alias in ALIASES:
-        assert parse_name(alias).library in ("torchvision", "timm", "transformers")
+        assert parse_name(alias).library in ("torchvision", "timm", "transformers", "checkpoint")

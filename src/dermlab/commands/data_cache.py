@@ -21,7 +21,7 @@ class DataCacheConfig(Config):
 
     folder: Path = Field(description="data set folder")
     size: int = Field(ge=8, le=4096, description="side of the square in pixels; for --fit short the shorter side")
-    fit: Literal["squash", "crop", "pad", "short"] = Field(
+    fit: Literal["squash", "crop", "pad", "square", "short"] = Field(
         "crop",
         description="squash both sides to the size; crop: shorter side to the size, then the centre; pad: longer side "
         "to the size, black borders; short: shorter side to the size, nothing cut, for training crops",

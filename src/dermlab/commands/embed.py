@@ -26,7 +26,7 @@ class EmbedConfig(Config):
     batch_size: int | None = Field(None, ge=1, description="photos at a time; default 32 on a CPU, 128 on a GPU")
     threads: int | None = Field(None, ge=1, description="decoding threads; default one for each CPU")
     size: int | None = Field(None, ge=8, le=4096, description="input size in pixels; default the encoder's own")
-    fit: Literal["squash", "crop", "pad"] | None = Field(
+    fit: Literal["squash", "crop", "pad", "square"] | None = Field(
         None, description="how a photo is fitted into the square; default the encoder's own"
     )
     seed: int = Field(0, description="of +random weights")

@@ -40,7 +40,7 @@ from dermlab.data.decode import (
 
 FOLDER = "pixels"
 
-Fit = Literal["squash", "crop", "pad", "short"]
+Fit = Literal["squash", "crop", "pad", "square", "short"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos", "area"]
 
 _PILLOW = {
@@ -66,7 +66,8 @@ class PixelRecipe(Config):
     fit: Fit = Field(
         "crop",
         description="squash: both sides to the size; crop: shorter side to the size, centre crop; "
-        "pad: longer side to the size, black borders; short: shorter side to the size, all of the photo kept",
+        "pad: longer side to the size, black borders; square: black borders first, then both sides to the size; "
+        "short: shorter side to the size, all of the photo kept",
     )
     crop_fraction: float = Field(
         1.0, gt=0, le=1, description="resize to floor(size_px / crop_fraction), then take the centre (timm's crop_pct)"
@@ -108,7 +109,11 @@ def resize(image: Image.Image, recipe: PixelRecipe) -> np.ndarray:
     size = recipe.size_px
     scaled = math.floor(size / recipe.crop_fraction)
     short, long = sorted(image.size)
-    if recipe.fit == "squash":
+    if recipe.fit == "square" and short != long and long * long <= MAX_PIXELS:
+        left, top = ((long - side) // 2 for side in image.size)  # as torchvision's CenterCrop(max(size)) pads
+        image = image.crop((-left, -top, long - left, long - top))
+        short = long
+    if recipe.fit in ("squash", "square") and (recipe.fit == "squash" or short == long):
         target = (scaled, scaled)
     else:
         if recipe.fit == "pad":

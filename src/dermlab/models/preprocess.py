@@ -12,8 +12,11 @@ from dermlab.core.errors import InputError
 if TYPE_CHECKING:
     from dermlab.data.pixel_cache import PixelRecipe
 
-FITS = ("squash", "crop", "pad")
+FITS = ("squash", "crop", "pad", "square")
 PIL_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "area"}
+OPEN_CLIP_FITS = {"shortest": "crop", "longest": "pad", "squash": "squash"}
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "area")
 
 
@@ -24,7 +27,7 @@ class Preprocess:
     Attributes:
         size_px: side of the square input in pixels.
         fit: ``"crop"`` (short side to ``size_px / crop_fraction``, centre crop), ``"squash"`` (both sides, aspect lost)
-            or ``"pad"`` (long side, borders added).
+            ``"pad"`` (long side, borders added) or ``"square"`` (borders added, then both sides).
         crop_fraction: part of the resized image that the centre crop keeps, in (0, 1].
         interpolation: ``"nearest"``, ``"bilinear"``, ``"bicubic"``, ``"lanczos"`` or ``"area"``.
         antialias: whether shrinking averages over all pixels it covers (as Pillow always does).
@@ -66,7 +69,7 @@ class Preprocess:
         )
 
     def changed(self, *, size_px: int | None = None, fit: str | None = None) -> Preprocess:
-        """Return a copy for another input size or fit; a fit other than ``"crop"`` keeps the whole image."""
+        """Return a copy for another input size or fit; another fit than ``"crop"`` keeps the whole image."""
         result = self if size_px is None else replace(self, size_px=size_px)
         if fit is not None and fit != result.fit:
             result = replace(result, fit=fit, crop_fraction=result.crop_fraction if fit == "crop" else 1.0)
@@ -105,6 +108,31 @@ def from_timm(config: Mapping[str, Any]) -> Preprocess:
         interpolation=interpolation if interpolation in INTERPOLATIONS else "bicubic",
         mean=_three(config["mean"]),
         std=_three(config["std"]),
+    )
+
+
+def from_open_clip(config: Mapping[str, Any], vision: Mapping[str, Any]) -> Preprocess:
+    """Translate the ``preprocess_cfg`` of an open_clip config; what it leaves out is open_clip's default, CLIP's own.
+
+    Args:
+        config: ``preprocess_cfg``.
+        vision: ``vision_cfg``, which has the size where the first has none.
+
+    Raises:
+        InputError: the input is not one square.
+    """
+    size = config.get("size") or vision.get("image_size") or 224
+    if not isinstance(size, int):
+        size = _square({"height": int(size[0]), "width": int(size[1])}, "the open_clip config")
+    mode = config.get("resize_mode") or "shortest"
+    if mode not in OPEN_CLIP_FITS:
+        raise InputError(f"open_clip's resize_mode {mode!r} is not one of {', '.join(OPEN_CLIP_FITS)}")
+    return Preprocess(
+        size_px=size,
+        fit=OPEN_CLIP_FITS[mode],
+        interpolation=config.get("interpolation") or "bicubic",
+        mean=_three(config.get("mean") or CLIP_MEAN),
+        std=_three(config.get("std") or CLIP_STD),
     )
 
 

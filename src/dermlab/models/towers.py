@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,18 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from dermlab.core.errors import InputError, MissingExtraError, first_line
-from dermlab.models.preprocess import Preprocess, from_timm, from_torchvision, from_transformers
-from dermlab.models.weights import State, check_is_weights, load_strictly, mismatch, weights_in_folder
+from dermlab.core.files import read_json
+from dermlab.models.converters import from_transformers as from_transformers_names
+from dermlab.models.converters import is_from_transformers, without_text
+from dermlab.models.preprocess import Preprocess, from_open_clip, from_timm, from_torchvision, from_transformers
+from dermlab.models.weights import (
+    State,
+    check_is_weights,
+    load_strictly,
+    mismatch,
+    read_state,
+    weights_in_folder,
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class Tower:
         dim: length of the pooled vector.
         has_tokens: whether it has one vector for each patch.
         preprocess: the library's preprocessing for these weights.
+        library: whose network it is, where that is another than the name's.
     """
 
     network: nn.Module
@@ -38,6 +49,7 @@ class Tower:
     dim: int
     has_tokens: bool
     preprocess: Preprocess
+    library: str | None = None
 
 
 class _WithoutInitialisation(TorchFunctionMode):
@@ -169,6 +181,7 @@ def build_timm(
     source: str,
     folder: Path | None = None,
     device: str = "cpu",
+    options: Mapping[str, Any] | None = None,
 ) -> Tower:
     """Build a timm model without classifier: ``timm.create_model(architecture, num_classes=0)``, loaded strictly.
 
@@ -182,13 +195,14 @@ def build_timm(
         source: what the state was read from, for errors.
         folder: a model folder whose config.json describes the architecture, instead of its name.
         device: ``"meta"`` builds the shapes only.
+        options: keyword arguments beyond the architecture's own.
     """
     import timm
     from timm.data import resolve_model_data_config
     from timm.models._hub import load_model_config_from_path
 
     name = f"local-dir:{folder}" if folder is not None else architecture
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, Any] = dict(options or {})
     if folder is None:
         config = _timm_config(architecture)
         fixed = bool(config is not None and config.fixed_input_size)
@@ -284,7 +298,12 @@ def timm_name(architecture: str) -> str:
 
 
 def _timm_native(network: nn.Module, state: State) -> State:
-    """Translate a state of a model's first publication to timm's names by timm's own function for that family."""
+    """Translate a state of a model's first publication to timm's names by timm's own function for that family.
+
+    Transformers' names, which timm does not know, are ours to translate.
+    """
+    if is_from_transformers(state):
+        return from_transformers_names(state)
     translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if translate is None:
         return state
@@ -442,3 +461,63 @@ def _quiet_transformers() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+# ---------------------------------------------------------------- open_clip
+
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+# What a vision tower of open_clip may say without being another network than CLIP's.
+OPEN_CLIP_PLAIN = {"layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "patch_dropout"}
+
+
+def build_open_clip(
+    folder: Path, file: Path | None, preprocess: Preprocess | None, *, seed: int, size_px: int | None
+) -> Tower:
+    """Build the vision tower of an open_clip folder (open_clip_config.json and weights) as a timm network.
+
+    Neither open_clip nor the text tower is needed for it (BiomedCLIP's would ask the hub for its own config). The
+    pooled vector is what enters the projection, as for CLIP of timm and transformers.
+
+    Args:
+        folder: holds open_clip_config.json.
+        file: the weights; None draws them from ``seed``.
+        preprocess: what to use instead of the config's.
+        seed: of random weights.
+        size_px: another input size; position embeddings are resampled to it.
+
+    Raises:
+        InputError: the config is none of open_clip's, describes a tower that timm has not, or the weights are not it.
+    """
+    from dermlab.models import published
+
+    where = folder / OPEN_CLIP_CONFIG
+    config = read_json(where)
+    try:
+        model = config["model_cfg"]
+        vision = dict(model["vision_cfg"])
+        chosen = preprocess or from_open_clip(config.get("preprocess_cfg") or {}, vision)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{where}: is no config of open_clip's (no {error})") from None
+    state = without_text(read_state(file)) if file is not None else None
+    if state is not None and "visual.blocks.0.attn.q_bias" in state:  # DermLIP's PanDerm tower
+        bare = {key.removeprefix("visual."): value for key, value in state.items()}
+        tower = published.build("panderm_base", bare, seed=seed, size_px=size_px, source=str(file))
+        return replace(tower, preprocess=chosen.changed(size_px=size_px))
+    if vision.get("timm_model_name"):
+        architecture, pool = str(vision["timm_model_name"]), vision.get("timm_pool")
+        arguments: dict[str, Any] = {"global_pool": pool} if pool else {}
+    else:
+        odd = sorted(key for key, value in vision.items() if key not in OPEN_CLIP_PLAIN and value)
+        if odd or not isinstance(vision.get("layers"), int):
+            raise InputError(f"{where}: vision_cfg is no plain CLIP transformer ({', '.join(odd) or 'layers'})")
+        architecture = f"vit_base_patch16_clip_{'quickgelu_' if model.get('quick_gelu') else ''}224"
+        arguments = {
+            "embed_dim": vision["width"],
+            "depth": vision["layers"],
+            "num_heads": vision["width"] // vision.get("head_width", 64),
+            "mlp_ratio": vision.get("mlp_ratio", 4.0),
+            "patch_size": vision.get("patch_size", 16),
+            "img_size": vision.get("image_size", 224),
+        }
+    tower = build_timm(architecture, state, seed=seed, size_px=size_px, source=str(file), options=arguments)
+    return replace(tower, library="timm", preprocess=chosen.changed(size_px=size_px))

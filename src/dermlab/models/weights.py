@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import hashlib
@@ -33,8 +34,16 @@ State = dict[str, "torch.Tensor"]
 
 PROBE_SECONDS = 4.0
 DOWNLOAD_TIMEOUT_SECONDS = 30.0
-HUB_FILES = ("config.json", "preprocessor_config.json", "processor_config.json", "model*.safetensors*")
-HUB_PICKLES = ("pytorch_model*.bin*",)
+HUB_FILES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "model*.safetensors*",
+    "open_clip_config.json",
+    "open_clip_*.safetensors",
+)
+HUB_PICKLES = ("pytorch_model*.bin*", "open_clip_pytorch_model.bin")
+CONFIGS = ("config.json", "open_clip_config.json")
 # Where checkpoints of other people's training loops keep the state, outermost first.
 WRAPPERS = ("state_dict", "model", "model_state_dict", "teacher")
 PREFIXES = ("module.", "_orig_mod.", "backbone.")
@@ -71,7 +80,9 @@ def read_state(path: Path) -> State:
     import pickle
 
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        # Training scripts put their parsed options beside the weights: names and values, no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            value = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         wants = re.search(r"GLOBAL (\S+)", str(error))
         what = f"it wants {wants.group(1)}" if wants else "it holds more than tensors"
@@ -152,6 +163,8 @@ def _without_prefix(state: State) -> State:
     for prefix in PREFIXES:
         if state and all(key.startswith(prefix) for key in state):
             state = {key.removeprefix(prefix): item for key, item in state.items()}
+    if {key.split(".")[0] for key in state} == {"backbone", "head"}:  # DINO's and iBOT's wrapper of both
+        state = {key.removeprefix("backbone."): item for key, item in state.items() if key.startswith("backbone.")}
     return state
 
 
@@ -236,10 +249,10 @@ def find_file(names: Iterable[str]) -> Path | None:
 
 
 def find_folder(names: Iterable[str]) -> Path | None:
-    """Return the first model folder (it has a config.json) of one of these names in :func:`search_folders`."""
+    """Return the first model folder (it has a config) of one of these names in :func:`search_folders`."""
     for folder in search_folders():
         for name in names:
-            if (folder / name / "config.json").is_file():
+            if any((folder / name / config).is_file() for config in CONFIGS):
                 return folder / name
     return None
 
@@ -252,6 +265,7 @@ def weights_in_folder(folder: Path) -> Path | None:
         "open_clip_model.safetensors",
         "pytorch_model.bin",
         "pytorch_model.bin.index.json",
+        "open_clip_pytorch_model.safetensors",
         "open_clip_pytorch_model.bin",
     ):
         if (folder / name).is_file():
@@ -280,7 +294,7 @@ def hub_cache_file(repository: str, names: Iterable[str], revision: str | None =
 
 def hub_cache_folder(repository: str, revision: str | None = None) -> Path | None:
     """Return the cached snapshot of a hub model if its config and weights are there."""
-    config = hub_cache_file(repository, ["config.json"], revision)
+    config = hub_cache_file(repository, CONFIGS, revision)
     return config.parent if config is not None and weights_in_folder(config.parent) is not None else None
 
 
