@@ -63,6 +63,25 @@ def test_predict_marks_parts_and_gives_the_run_s_probabilities(run: Path, clinic
     assert ours.probabilities() == pytest.approx(order[[f"p:{name}" for name in ours.classes]].to_numpy(), abs=1e-6)
 
 
+def test_what_was_seen_in_training_is_not_scored(run: Path, clinic: Path, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "p.csv"
+    assert main(["predict", str(run), str(clinic), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    frame = read_predictions(out).frame
+    parts = Dataset.open(clinic).read_split("main").set_index("image_id")["split"]
+    tested = set(frame.loc[frame["split"] == "test", "image_id"])
+    assert tested == set(parts.index[parts == "test"])
+    assert set(frame.loc[frame["split"] == "train", "image_id"]) == set(parts.index[parts != "test"])
+    seen = frame["seen_in_training"] == "True"
+    assert seen.sum() == told["n_seen"] == 160 - len(tested)
+    assert "marked as split train" in told["warnings"][0]
+    assert main(["evaluate", str(out), "--out", str(tmp_path / "e"), "--n_boot", "100", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["n"] == len(tested)
+    frame[seen].to_csv(tmp_path / "seen.csv", index=False)
+    assert main(["evaluate", str(tmp_path / "seen.csv"), "--out", str(tmp_path / "f")]) == 2
+    assert "trained on all of these photos" in capsys.readouterr().err
+
+
 def test_predict_works_without_labels_and_says_so(run: Path, clinic: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "unlabelled"
     shutil.copytree(clinic, folder)

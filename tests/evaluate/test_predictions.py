@@ -95,6 +95,28 @@ def test_logits_are_turned_into_probabilities(tmp_path: Path) -> None:
         read_predictions(tmp_path / "t.csv")
 
 
+@pytest.mark.parametrize(("delimiter", "encoding"), [(";", "cp1252"), (";", "utf-8-sig"), ("\t", "utf-16")])
+def test_a_table_from_a_spreadsheet_is_read_as_in_an_import(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    plain = frame(place="Köln", size=np.arange(40) + 0.5)
+    text = plain.to_csv(index=False, sep=delimiter, decimal=",")
+    (tmp_path / "t.csv").write_bytes(text.encode(encoding))
+    read = read_predictions(tmp_path / "t.csv")
+    plain.to_csv(tmp_path / "plain.csv", index=False)
+    expected = read_predictions(tmp_path / "plain.csv")
+    np.testing.assert_array_equal(read.probabilities(), expected.probabilities())
+    assert read.frame["size"].tolist() == (np.arange(40) + 0.5).tolist()
+    assert set(read.frame["place"]) == {"Köln"}
+
+
+def test_percent_are_not_taken_for_logits(tmp_path: Path) -> None:
+    table = frame()
+    columns = [name for name in table if name.startswith("p:")]
+    table.assign(**{name: table[name] * 100 for name in columns}).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match="are these percent") as told:
+        read_predictions(tmp_path / "t.csv")
+    assert "logits" not in str(told.value)
+
+
 def test_one_column_for_the_positive_class(tmp_path: Path) -> None:
     table = pd.DataFrame({"image_id": list("abcd"), "label": [0, 1, 1, 0], "malignant": [0.1, 0.9, 0.4, 0.3]})
     table.to_csv(tmp_path / "t.csv", index=False)
@@ -204,7 +226,7 @@ def test_a_group_or_unit_that_is_two_is_refused(tmp_path: Path) -> None:
         ("t.csv", "", "is empty"),
         ("t.parquet", "no parquet", "cannot be read as a table"),
         ("t.xlsx", "x", r"not a .csv, .tsv or .parquet"),
-        ("t.csv", "a,b\n1,2\n1,2,3,4\n", "cannot be read as a table"),
+        ("t.csv", "a,b\n1,2\n1,2,3,4\n", "row 3: has 4 values where the header has 2 columns"),
     ],
 )
 def test_files_that_are_no_tables(tmp_path: Path, name: str, content: str, message: str) -> None:

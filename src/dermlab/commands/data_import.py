@@ -114,7 +114,9 @@ class DataImportResult:
             reasons = "; ".join(f"{n:,} × {reason}" for reason, n in list(self.reasons.items())[:5])
             more = f"; {len(self.reasons) - 5} more reasons" if len(self.reasons) > 5 else ""
             lines.append(f"set aside: {self.n_quarantined:,}, listed in {self.quarantine}: {reasons}{more}")
-        lines.append(f"licence: {self.licence or 'unknown, which never counts as fine: --licence, or write it into card.yaml'}")
+        lines.append(
+            f"licence: {self.licence or 'unknown, which never counts as fine: give --licence or edit card.yaml'}"
+        )
         lines += [f"note: {note}" for note in self.notes]
         lines.append(f"next: dermlab data check {self.folder}")
         lines.append(f"      dermlab data split {self.folder}")

@@ -31,7 +31,10 @@ class PredictConfig(Config):
     run: Path = Field(description="run folder of a finished probe, or of a bake-off's ensemble (runs/ensemble)")
     data: Path = Field(description="data set folder")
     out: Path = Field(description="predictions table to write, .parquet or .csv")
-    split: str | None = Field(None, description="name of a split of the data set whose parts the rows are marked with")
+    split: str | None = Field(
+        None,
+        description="split of the data set whose parts the rows are marked with; none: train where seen, else test",
+    )
     labels: bool = Field(
         True, description="leave the data set's labels out: its classes are others (evaluate then takes a label map)"
     )
@@ -97,8 +100,10 @@ def run(config: PredictConfig) -> PredictResult:
     n_seen = int((seen & usable).sum())
     if n_seen:
         warnings.append(
-            f"{words.plural(n_seen, 'photo')} were seen in training, they or another of the same patient: their rows "
-            "(seen_in_training) say nothing about new patients"
+            f"{words.plural(n_seen, 'photo')} of {int(usable.sum()):,} were seen in training, they or another of the "
+            "same patient: their rows (seen_in_training) say nothing about new patients"
+            + ("" if config.split else " and are marked as split train, which evaluate does not score")
+            + ("; none is left to score" if config.split is None and n_seen == int(usable.sum()) else "")
         )
     frame = _frame(probe, dataset, config.split, labels, probabilities, seen)[usable]
     if frame.empty:
@@ -189,6 +194,7 @@ def _frame(
     seen: np.ndarray,
 ) -> Any:
     """Return the table, one row an image."""
+    import numpy as np
     import pandas as pd
 
     from dermlab.adapt.probe import subgroup_columns
@@ -200,7 +206,7 @@ def _frame(
             "unit": dataset.units(),
             "group": dataset.groups(),
             "target": probe.model["target"]["column"],
-            "split": "test",
+            "split": np.where(seen, "train", "test"),
             "fold": 0,
             "repeat": 0,
             "seed": 0,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dermlab.core.delimited import with_decimal_points
 from dermlab.core.errors import InputError
 from dermlab.evaluate.columns import Columns
 from dermlab.evaluate.predictions import KEYS, LEADING, PROBABILITY, TRUTH, Predictions
@@ -126,7 +127,7 @@ class Check:
 
     def numbers(self, frame: pd.DataFrame, column: str) -> np.ndarray:
         """Return a column of finite numbers."""
-        values = pd.to_numeric(frame[column], errors="coerce").to_numpy(np.float64, na_value=np.nan)
+        values = _numbers(frame[column], is_share=True).to_numpy(np.float64, na_value=np.nan)
         bad = np.flatnonzero(~np.isfinite(values))
         if len(bad):
             found = frame[column].iloc[int(bad[0])]
@@ -282,8 +283,10 @@ def _probabilities(
     outside = (scores < -EXACT_SUM) | (scores > 1 + EXACT_SUM)
     if outside.any():
         row, column = (int(place[0]) for place in np.nonzero(outside))
-        told = f"the score {scores[row, column]:g} is not within 0 and 1; if these are logits say --scores logits"
-        raise check.at(row, None, told)
+        told = f"the score {scores[row, column]:g} is not within 0 and 1; "
+        if _are_percent(scores):
+            raise check.at(row, None, told + "are these percent? Then divide them by 100")
+        raise check.at(row, None, told + "if these are logits say --scores logits")
     scores = np.clip(scores, 0.0, 1.0)
     if single:
         return np.hstack([1 - scores, scores]), []
@@ -303,6 +306,12 @@ def _probabilities(
     return scores, [
         f"{loose} rows of probabilities were off a sum of 1 by up to {off.max():.3f} and were divided by it"
     ]
+
+
+def _are_percent(scores: np.ndarray) -> bool:
+    """Tell whether scores look like percent: within 0 and 100, and of several classes adding up to 100."""
+    inside = scores.min() >= 0 and scores.max() <= 100
+    return bool(inside and (scores.shape[1] == 1 or (np.abs(scores.sum(axis=1) - 100) <= 100 * LOOSE_SUM).all()))
 
 
 def _description(frame: pd.DataFrame, table: pd.DataFrame, columns: Columns, classes: Sequence[str]) -> pd.DataFrame:
@@ -331,8 +340,16 @@ def _typed(column: pd.Series) -> pd.Series:
     """Return a column of text as numbers where every value is one."""
     if not (pd.api.types.is_object_dtype(column.dtype) or pd.api.types.is_string_dtype(column.dtype)):
         return column
-    numbers = pd.to_numeric(column, errors="coerce")
+    numbers = _numbers(column)
     return numbers if bool(numbers.notna().any()) and bool((numbers.notna() | column.isna()).all()) else column
+
+
+def _numbers(column: pd.Series, *, is_share: bool = False) -> pd.Series:
+    """Return a column as numbers, NaN where a value is none; decimal commas are read."""
+    present = column.dropna()
+    if len(present) and all(isinstance(value, str) for value in present):
+        column = with_decimal_points(present.astype("string"), is_share=is_share).reindex(column.index)
+    return pd.to_numeric(column.astype(object), errors="coerce")
 
 
 def _model_name(source: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from dermlab.core.delimited import find_delimiter, read_rows, read_text
 from dermlab.core.errors import InputError, first_line
 from dermlab.core.files import atomic_path, read_json, write_json
 from dermlab.evaluate.columns import Columns
@@ -94,6 +95,12 @@ class Predictions:
         rows = self.frame["split"] == split
         if not rows.any():
             present = ", ".join(str(name) for name in self.frame["split"].unique())
+            met = self.frame["seen_in_training"] if "seen_in_training" in self.frame else pd.Series([False])
+            if bool((met.astype(str).str.casefold() == "true").all()):
+                raise InputError(
+                    f"{self.source}: the model was trained on all of these photos, or on others of their patients, so "
+                    f"that none is left for {split!r}; predict photos that it has not seen"
+                )
             raise InputError(f"{self.source}: no rows of split {split!r}; there are {present}")
         return self.with_frame(self.frame[rows].reset_index(drop=True))
 
@@ -175,7 +182,9 @@ def read_predictions(
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read a CSV (all columns as text, so that a class called ``NA`` or ``01`` keeps its name) or Parquet file.
+    """Read delimited text (all columns as text, so that a class called ``NA`` or ``01`` keeps its name) or Parquet.
+
+    Delimiter and encoding are found by themselves, as in an import.
 
     Raises:
         InputError: the file is missing, empty or neither.
@@ -183,18 +192,16 @@ def read_table(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     try:
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
-            separator = "\t" if path.suffix.lower() == ".tsv" else ","
-            frame = pd.read_csv(
-                path, dtype=str, keep_default_na=False, sep=separator, encoding="utf-8-sig", index_col=False
-            )
-            return frame.apply(lambda column: column.str.strip()).replace("", None)
+            text, _ = read_text(path)
+            rows = [[value.strip() for value in row] for _, row in read_rows(path, text, find_delimiter(text))]
+            if not rows:
+                raise InputError(f"{path}: is empty; a predictions table has a header and one row per image")
+            return pd.DataFrame(rows[1:], columns=pd.Index(rows[0]), dtype=str).replace("", None)
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except pd.errors.EmptyDataError:
-        raise InputError(f"{path}: is empty; a predictions table has a header and one row per image") from None
-    except (OSError, ValueError) as error:  # the parser errors of pandas and pyarrow are ValueErrors
+    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise InputError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     raise InputError(f"{path}: not a .csv, .tsv or .parquet file")
 

@@ -5,8 +5,6 @@ Rows keep the number of the line that a person sees in an editor, so that an err
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -17,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from dermlab.core.delimited import find_delimiter, read_rows, read_text, with_decimal_points
 from dermlab.core.errors import InputError, MissingExtraError, first_line
 from dermlab.data.card import MetadataColumn
 from dermlab.data.manifest import TEXT, read_parquet
@@ -25,7 +24,6 @@ MISSING = ("", "NA", "N/A", "n/a", "#N/A", "NaN", "nan", "<NA>", "NULL", "null")
 """Texts that always mean a missing value. ``unknown``, ``UNK``, ``none``, ``-1`` may be answers: the user must say."""
 
 TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".parquet", ".xlsx")
-_DELIMITERS = ",;\t|"
 _MAX_LEVELS = 200
 _CHUNK_ROWS = 20_000
 _BOOLEAN_PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"1", "0"}, {"1.0", "0.0"})
@@ -103,7 +101,7 @@ def read_table(
     elif extension in (".xlsx", ".xlsm"):
         table = _read_excel(path)
     elif extension == ".jsonl":
-        table = _read_json_lines(path, _decoded(path, encoding)[0])
+        table = _read_json_lines(path, read_text(path, encoding)[0])
     else:
         table = _read_text(path, delimiter, encoding)
     if len(table.frame) == 0:
@@ -117,61 +115,28 @@ def read_table(
     return Table(path, frame, table.lines, table.notes)
 
 
-def _decoded(path: Path, encoding: str | None) -> tuple[str, tuple[str, ...]]:
-    data = path.read_bytes()
-    if encoding is not None:
-        try:
-            return data.decode(encoding), ()
-        except (LookupError, UnicodeDecodeError) as error:
-            raise InputError(f"{path}: cannot be read as {encoding} ({error})") from None
-    try:
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return data.decode("utf-16"), ()
-        return data.decode("utf-8-sig"), ()
-    except UnicodeDecodeError:
-        if b"\0" in data[:4096]:
-            raise InputError(f"{path}: is not a text file; a table is CSV, TSV, JSON Lines, Parquet or Excel") from None
-        return data.decode("cp1252", errors="replace"), (f"{path.name} is not UTF-8; read as Windows-1252",)
-
-
 def _read_text(path: Path, delimiter: str | None, encoding: str | None) -> Table:
-    text, notes = _decoded(path, encoding)
-    if "\0" in text:
-        raise InputError(f"{path}: is not a text file; a table is CSV, TSV, JSON Lines, Parquet or Excel")
-    header_line = next((line for line in text.splitlines() if line.strip()), "")
+    text, notes = read_text(path, encoding)
     if delimiter is None:
-        unquoted = re.sub(r'"[^"]*"', "", header_line)
-        delimiter = max(_DELIMITERS, key=unquoted.count)
+        delimiter = find_delimiter(text)
     elif len(delimiter) != 1:
         delimiter = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}.get(delimiter, delimiter)
         if len(delimiter) != 1:
             raise InputError(f"delimiter: one character, or 'tab'; got {delimiter!r}")
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     header: list[str] = []
     rows: list[list[str]] = []
     lines: list[int] = []
     chunks: list[pd.DataFrame] = []
-    try:
-        start = 1
-        for row in reader:
-            line, start = start, reader.line_num + 1
-            if not any(value.strip() for value in row):
-                continue
-            if not header:
-                header = [name.strip() for name in row]
-                _refuse_repeated_names(path, header)
-                continue
-            if len(row) > len(header) and not any(value.strip() for value in row[len(header) :]):
-                del row[len(header) :]
-            if len(row) != len(header):
-                raise InputError.at(path, f"has {len(row)} values where the header has {len(header)} columns", row=line)
-            rows.append(row)
-            lines.append(line)
-            if len(rows) == _CHUNK_ROWS:  # text in columns takes a tenth of the memory of text in rows
-                chunks.append(_columns_of(rows, len(header)))
-                rows = []
-    except csv.Error as error:
-        raise InputError.at(path, f"not a line of delimited text ({error})", row=reader.line_num) from None
+    for line, row in read_rows(path, text, delimiter):
+        if not header:
+            header = [name.strip() for name in row]
+            _refuse_repeated_names(path, header)
+            continue
+        rows.append(row)
+        lines.append(line)
+        if len(rows) == _CHUNK_ROWS:  # text in columns takes a tenth of the memory of text in rows
+            chunks.append(_columns_of(rows, len(header)))
+            rows = []
     if not header:
         raise InputError(f"{path}: the file is empty")
     frame = pd.concat([*chunks, _columns_of(rows, len(header))], ignore_index=True)
@@ -299,9 +264,7 @@ def infer_kind(values: pd.Series) -> ColumnKind:
 def _as_numbers(present: pd.Series) -> pd.Series | None:
     if present.str.match(r"^[+-]?0\d").any():  # 007 is a code
         return None
-    # A decimal comma, as in 12,5; where three digits follow every comma it may separate thousands, and nobody can tell.
-    if present.str.fullmatch(r"[+-]?\d+(?:,\d+)?").all() and not present.str.fullmatch(r"[+-]?\d+(?:,\d{3})?").all():
-        present = present.str.replace(",", ".", regex=False)
+    present = with_decimal_points(present)
     numbers = pd.to_numeric(present.astype(object), errors="coerce")
     return None if not np.isfinite(numbers.to_numpy(dtype=float)).all() else numbers.astype(float)
 
