@@ -122,6 +122,25 @@ def test_joint_training_learns_how_photo_and_answers_interact() -> None:
     assert head.score(X[2200:], y[2200:]) > 0.9
 
 
+def test_joint_training_too_depends_on_its_own_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dermlab.adapt.fusion.JOINT_FROM", 50)
+    random = np.random.default_rng(0)
+    photo, answer = random.integers(0, 2, size=(2, 500))
+    X = random.normal(size=(500, 9)).astype(np.float32) * 0.3
+    X[:, 0] += photo * 2
+    X[:, 8] = answer
+    y = photo ^ answer
+    found = []
+    for foreign in (1, 2):  # whatever somebody else drew from torch's generator before
+        torch.manual_seed(foreign)
+        head = FusionHead(n_embedding=8, learning_rate=5e-3, n_members=2, hidden=32, random_state=3)
+        head.fit(X[:350], y[:350], validation=(X[350:], y[350:]))
+        assert len([row for row in head.head_report_["sweep"] if row["step"] == "joint"]) > 1
+        found.append((head.head_report_["sweep"], head.predict_proba(X)))
+    assert found[0][0] == found[1][0]
+    assert np.array_equal(found[0][1], found[1][1])
+
+
 def test_blocks_must_fit_the_features() -> None:
     X, y = np.zeros((20, 6)), np.arange(20) % 2
     with pytest.raises(ValueError, match="blocks"):

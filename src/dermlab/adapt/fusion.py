@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dermlab.adapt.base import MIN_PROBABILITY
-from dermlab.adapt.mlp import PREDICT_BLOCK, Batch, Curve, MLPHead, train
+from dermlab.adapt.mlp import PREDICT_BLOCK, Batch, Curve, MLPHead, deterministic, train
+from dermlab.core.randomness import generator
 
 if TYPE_CHECKING:
     from dermlab.models.fusion import FusionNetwork
@@ -223,7 +224,11 @@ class FusionHead(MLPHead):
         from dermlab.models.fusion import FusionNetwork
 
         log_prior = torch.from_numpy(self._log_prior(codes).astype(np.float32))
-        return [FusionNetwork.join(a, b, log_prior).eval() for a, b in zip(image, questionnaire, strict=True)]
+        joined = []
+        for member, pair in enumerate(zip(image, questionnaire, strict=True)):
+            with deterministic(int(generator(self.random_state, "join", member).integers(2**31))):
+                joined.append(FusionNetwork.join(*pair, log_prior, dropout=self.dropout).eval())
+        return joined
 
     def _train_jointly(
         self, X: np.ndarray, codes: np.ndarray, X_val: np.ndarray | None, codes_val: np.ndarray | None

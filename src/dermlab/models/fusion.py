@@ -111,7 +111,9 @@ class FusionNetwork(nn.Module):
 
     @classmethod
     @torch.no_grad()
-    def join(cls, image: FusionNetwork, questionnaire: FusionNetwork, log_prior: torch.Tensor) -> FusionNetwork:
+    def join(
+        cls, image: FusionNetwork, questionnaire: FusionNetwork, log_prior: torch.Tensor, *, dropout: float = 0.5
+    ) -> FusionNetwork:
         """Join two networks of one branch each into one of two: their logits added, less the log prior both contain.
 
         That is Bayes' rule for a photo and a questionnaire that are independent given the diagnosis, and exactly what
@@ -121,6 +123,7 @@ class FusionNetwork(nn.Module):
             image: a network without a questionnaire branch.
             questionnaire: a network without an embedding branch.
             log_prior: log class shares of the samples both were trained on, float (C,).
+            dropout: of the interaction, whose first layer is drawn from torch's generator as it stands.
         """
         assert image.embedding_branch is not None
         assert questionnaire.questionnaire_branch is not None
@@ -130,6 +133,7 @@ class FusionNetwork(nn.Module):
             image.classifier.out_features,
             hidden=image.hidden,
             questionnaire_hidden=questionnaire.questionnaire_hidden,
+            dropout=dropout,
         )
         joined.embedding_branch = image.embedding_branch
         joined.questionnaire_branch = questionnaire.questionnaire_branch
