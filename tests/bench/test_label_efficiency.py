@@ -308,7 +308,7 @@ def test_the_ratio_of_two_encoders_is_how_far_their_curves_are_shifted() -> None
     assert by_score[0.25]["ratio"]["low"] == pytest.approx(1 / 3, rel=1e-3)
     assert by_score[0.36]["headline"]
     assert by_score[0.36]["verdict"] == "a needs fewer"
-    assert by_score[0.25]["verdict"] == "cannot tell apart"  # shown, not tested
+    assert by_score[0.25]["verdict"] == "not tested"  # shown, not tested
     assert by_score[0.9]["verdict"] == "not reached"
     assert by_score[0.9]["ratio"] == {"value": None, "low": None, "high": None}
     never = [entry for entry in needed if entry["score"] == 0.9]

@@ -184,7 +184,8 @@ def label_efficiency(
                          "reached": "reached" | "by the smallest draw" | "not reached"}],
              "ratios": [{"a", "b", "head", "design", "score", "headline", "ratio": {"value", "low", "high"},
                          "p", "p_adjusted",
-                         "verdict": "a needs fewer" | "b needs fewer" | "cannot tell apart" | "not reached"}],
+                         "verdict": "a needs fewer" | "b needs fewer" | "cannot tell apart" | "not tested" |
+                                    "not reached"}],
              "rows": [...]}  # the rows of label_efficiency.csv
 
         ``labels`` is the number of labelled photos in a draw (the mean over folds). ``one_draw`` is of the first
@@ -755,7 +756,7 @@ def _needed(
                 )
     tested = [entry for entry in ratios if entry["headline"] and entry["p"] is not None]
     for entry, adjusted in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_adjusted"] = adjusted
+        entry["p_adjusted"], entry["verdict"] = adjusted, "cannot tell apart"
         if adjusted < 1 - LEVEL:
             entry["verdict"] = "a needs fewer" if entry["ratio"]["value"] < 1 else "b needs fewer"
     return needed, ratios
@@ -795,11 +796,11 @@ def _ratio(a: tuple[float, np.ndarray], b: tuple[float, np.ndarray], n_groups: i
     value = a[0] / b[0]
     if len(known) < (1 - UNDEFINED_SHARE) * len(replicates):
         ratio = {"value": value, "low": None, "high": None}
-        return {**nothing, "ratio": ratio, "verdict": "cannot tell apart"}
+        return {**nothing, "ratio": ratio, "verdict": "not tested"}
     side = min((known <= 1).sum(), (known >= 1).sum())
     return {
         "ratio": _open_interval(value, known, 0.0, np.inf, n_groups),
         "p": float(min(1.0, 2 * (side + 1) / (len(known) + 1))),
         "p_adjusted": None,
-        "verdict": "cannot tell apart",
+        "verdict": "not tested",
     }
