@@ -137,7 +137,7 @@ def test_a_clinics_export_is_understood_without_options(clinic):
     np.testing.assert_array_equal(frame["Age"], [63, 63, np.nan, 41.5])
     assert source.quarantined == [("IMG_5", "no such file")]
     notes = "\n".join(source.notes)
-    assert "1 images under clinic are in no row of table.csv" in notes
+    assert "1 image under clinic is in no row of table.csv" in notes
     assert "left out (may identify a person): Patient name" in notes
     assert "1 values of Lesion stand under several patients" in notes
 
@@ -441,3 +441,38 @@ def test_arrays_that_are_not_asked_for_are_not_read_and_huge_images_are_refused(
         np.lib.format.write_array_header_1_0(file, header)
     with pytest.raises(InputError, match="pixels at most"):
         read_source("npz", tmp_path / "huge.npz")
+
+
+# --- what a newcomer's table holds ---
+
+
+@pytest.mark.parametrize("name", ["Diagnose", "Befund", "Klasse", "diagnostico", "Diagnóstico", "Classe", "étiquette"])
+def test_labels_are_known_in_other_languages(name, tmp_path):
+    root = photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    table(root, f"Bild,{name}\na.jpg,nv\nb.jpg,mel\nc.jpg,nv\n")
+    assert [target.column for target in read_source("csv", root).card.targets] == [name]
+
+
+def test_where_no_labels_are_found_the_likeliest_column_is_named(tmp_path):
+    root = photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    table(root, "file,side,age,tumortyp\na.jpg,left,40,nv\nb.jpg,right,50,mel\nc.jpg,left,60,nv\n")
+    assert any("did you mean --label_column tumortyp?" in note for note in read_source("csv", root).notes)
+
+
+def test_odd_cells_are_set_aside_one_by_one(tmp_path):
+    root = photos(tmp_path / "fotos", "a.jpg", "b.jpg", "extra.jpg", "more.jpg")
+    photos(tmp_path, "outside.jpg")
+    (root / "link.jpg").symlink_to(tmp_path / "outside.jpg")
+    odd = ["../outside.jpg", "link.jpg", "http://nowhere.example/c.jpg", "file:///etc/passwd", "gone.jpg"]
+    table(root, "file,dx\na.jpg,nv\nb.jpg,mel\n" + "".join(f"{name},nv\n" for name in odd))
+    source = read_source("csv", root)
+    reasons = dict(source.quarantined)
+    assert len(source.quarantined) == len(odd)
+    assert reasons["../outside.jpg"] == "leads out of the folder"
+    assert reasons["link.jpg"] == "a link that leaves the folder"
+    assert "'nowhere.example' is not allowed; to allow it set" in reasons["http://nowhere.example/c.jpg"]
+    assert "protocol 'file' is not opened" in reasons["file:///etc/passwd"]
+    assert reasons["gone.jpg"] == "no such file"
+    assert any("2 images under fotos are in no row of table.csv: extra.jpg, more.jpg" in note for note in source.notes)
+    (root / "more.jpg").unlink()
+    assert any("1 image under fotos is in no row" in note for note in read_source("csv", root).notes)

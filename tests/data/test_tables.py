@@ -113,6 +113,15 @@ def test_broken_files_of_other_formats_are_one_line(tmp_path):
         (["31.05.2024"], "date"),
         ([None, None], "empty"),
         (["arm", "leg"] * 20, "categorical"),
+        (["ja", "Nein", None], "boolean"),
+        (["oui", "non"], "boolean"),
+        (["Sí", "no"], "boolean"),
+        (["sim", "não"], "boolean"),
+        (["wahr", "falsch"], "boolean"),
+        (["ja", "vielleicht"], "categorical"),
+        (["ja", "ja"], "categorical"),
+        (["links", "rechts"], "categorical"),
+        (["m", "w"], "categorical"),
         ([f"patient says {k}" for k in range(30)], "text"),
         ([f"code {k % 300}" for k in range(9000)], "text"),
     ],
@@ -137,3 +146,8 @@ def test_columns_that_name_a_person_are_recognised():
         assert names_a_person(name), name
     for name in ("age", "image_name", "file name", "region", "hemorrhage", "renamed"):
         assert not names_a_person(name), name
+
+
+@pytest.mark.parametrize("words", ["ja nein", "oui non", "Sí no", "sim não", "wahr falsch"])
+def test_booleans_in_other_languages_are_true_and_false(words):
+    assert convert(pd.Series(words.split(), dtype="str"), "boolean").tolist() == [True, False]

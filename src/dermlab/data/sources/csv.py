@@ -5,6 +5,7 @@ Columns are recognised by their names and can be named by options; what is left 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,15 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.data.card import RESERVED, Card, MetadataColumn, Target, TargetKind
 from dermlab.data.manifest import TEXT
+from dermlab.data.remote import allowed_hosts, check_url, fetch
 from dermlab.data.sources import SourceData
 from dermlab.data.sources.files import (
     NO_SUCH_FILE,
+    OUTSIDE,
     ImageFiles,
     Matcher,
     find_images,
@@ -48,8 +52,35 @@ ROLES: dict[str, tuple[str, ...]] = {
     "label": (
         *("label", "labels", "diagnosis", "diagnostic", "dx", "class", "classname", "target", "category"),
         *("disease", "condition", "pathology", "groundtruth"),
+        *("diagnose", "hauptdiagnose", "klasse", "kategorie", "befund"),
+        *(
+            "diagnostique",
+            "classe",
+            "categorie",
+            "etiquette",
+            "diagnostico",
+            "clase",
+            "categoria",
+            "etiqueta",
+            "rotulo",
+        ),
     ),
-    "patient_id": ("patientid", "patient", "patientnumber", "patid", "pat", "subjectid", "subject", "personid"),
+    "patient_id": (
+        "patientid",
+        "patient",
+        "patientnumber",
+        "patid",
+        "pat",
+        "subjectid",
+        "subject",
+        "personid",
+        "patientenid",
+        "patientennummer",
+        "idpatient",
+        "paciente",
+        "pacienteid",
+        "idpaciente",
+    ),
     "lesion_id": ("lesionid", "lesion", "lesionnumber"),
     "site": ("site", "siteid", "centre", "center", "clinic", "hospital", "institution"),
     "captured_at": ("capturedat", "capturedate", "date", "photodate", "imagedate", "acquisitiondate", "visitdate"),
@@ -83,6 +114,9 @@ _MODALITY_WORDS = {
 _ROMAN = {"i": 1, "ii": 2, "iii": 3, "iv": 4, "v": 5, "vi": 6}
 _DATE_FORMATS = ("%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y/%m/%d", "%Y.%m.%d")
 _MAYBE_MISSING = ("unk", "unknown", "not known", "not recorded", "missing", "?", "-", "--", "-1", "999", "9999")
+_LIKE_A_LABEL = re.compile(
+    r"diag|class|clas[ei]|klass|label|befund|categ|kateg|malign|tumou?r|outcome|result|ergebnis|dx"
+)
 NONE = "-"
 """Given as a column's name it means: there is none, do not look for one."""
 
@@ -280,7 +314,8 @@ def _find_columns(
             columns.of[role] = free[0]
     if not columns.labels and not columns.onehot and NONE not in label_column:
         free = [by_name[key] for key in ROLES["label"] if key in by_name and by_name[key] not in columns.used()]
-        columns.labels = free[:1]
+        recurring = [name for name in free if not _is_free_text(table.frame[name])]
+        columns.labels = (recurring or free)[:1]
         if not free:
             columns.onehot = _onehot_columns(table, columns.used())
             if columns.onehot:
@@ -348,10 +383,18 @@ def _match(
     paths: list[str | None] = [None] * len(entries)
     taken: dict[str, int] = {}
     quarantined: list[tuple[str, str]] = []
+    set_aside = {path.casefold() for path, _ in files.set_aside}
     remote: list[int] = []
+    refused: list[InputError] = []
+    hosts = allowed_hosts()
     for row, entry in enumerate(entries):
         if "://" in entry:
-            remote.append(row)
+            try:
+                check_url(entry, hosts)
+                remote.append(row)
+            except InputError as error:
+                refused.append(table.at(row, str(error), column))
+                quarantined.append((entry, str(error).removeprefix(f"{entry!r}: ")))
             continue
         found = matcher.find(entry)
         if len(found) == 1:
@@ -360,20 +403,30 @@ def _match(
                 raise table.at(row, f"{entry!r} is the image of row {first} already; one row an image", column)
             taken[found[0]] = row
             paths[row] = files.absolute(found[0])
-        else:
-            reason = NO_SUCH_FILE if not found else f"{len(found)} files may be meant, as {found[0]} and {found[1]}"
-            quarantined.append((entry, reason))
+        elif found:
+            quarantined.append((entry, f"{len(found)} files may be meant, as {found[0]} and {found[1]}"))
+        elif entry.replace("\\", "/").removeprefix("./").casefold() not in set_aside:  # what was set aside is listed
+            quarantined.append((entry, OUTSIDE if _leads_out(entry, files.root) else NO_SUCH_FILE))
+    if len(refused) == len(entries):
+        raise refused[0]
     if remote:
-        from dermlab.data.remote import fetch
-
         copies = fetch([entries.iloc[row] for row in remote], source=table.file, rows=table.lines[remote].tolist())
         for row, copy in zip(remote, copies, strict=True):
             paths[row] = str(copy)
-    if len(files.paths) > len(taken):
+    unnamed = [path for path in files.paths if path not in taken]
+    if unnamed:
+        several = len(unnamed) > 1
         notes.append(
-            f"{len(files.paths) - len(taken):,} images under {files.root.name} are in no row of {table.file.name}"
+            f"{words.plural(len(unnamed), 'image')} under {files.root.name} {'are' if several else 'is'} in no row of "
+            f"{table.file.name}: {', '.join(unnamed[:3])}{', …' if len(unnamed) > 3 else ''}"
         )
     return pd.Series(paths, index=entries.index, dtype=TEXT), quarantined
+
+
+def _leads_out(entry: str, root: Path) -> bool:
+    """Tell whether an entry is the path of a file outside the folder, relative to it or absolute."""
+    path = root / entry.replace("\\", "/")
+    return not Path(os.path.normpath(path)).is_relative_to(root) and path.is_file()
 
 
 def _ids(table: Table, columns: _Columns, paths: pd.Series, files: ImageFiles) -> pd.Series:
@@ -424,8 +477,10 @@ def _add_reserved(
     if "skin_type" in of:
         manifest["skin_type"] = skin_types(frame[of["skin_type"]], notes)
     if "modality" in of:
-        words = {word: modality for modality, words in _MODALITY_WORDS.items() for word in words}
-        values = frame[of["modality"]].map(normalised, na_action="ignore").map(words, na_action="ignore").astype(TEXT)
+        meanings = {word: modality for modality, known in _MODALITY_WORDS.items() for word in known}
+        values = (
+            frame[of["modality"]].map(normalised, na_action="ignore").map(meanings, na_action="ignore").astype(TEXT)
+        )
         if values.notna().equals(frame[of["modality"]].notna()):
             manifest["modality"] = values
         else:
@@ -520,8 +575,28 @@ def _add_targets(
             manifest[column], spec = target
             targets.append(spec)
     if not targets:
-        notes.append("no column of labels was found: the data set has no target (--label_column names one)")
+        near = _likely_labels(table, columns)
+        hint = f"did you mean --label_column {near}?" if near else "--label_column names one"
+        notes.append(f"no column of labels was found: the data set has no target; {hint}")
     return tuple(targets)
+
+
+def _is_free_text(values: pd.Series) -> bool:
+    return isinstance(values.dtype, pd.StringDtype) and infer_kind(values) == "text"
+
+
+def _likely_labels(table: Table, columns: _Columns) -> str | None:
+    """Return the column that is likeliest to hold labels: named like one, else the one of words with most levels."""
+    found: list[tuple[bool, int, str]] = []
+    for name in table.columns:
+        values = table.frame[name]
+        if name in columns.used() or not isinstance(values.dtype, pd.StringDtype):
+            continue
+        levels = values.nunique()
+        is_named = _LIKE_A_LABEL.search(normalised(name)) is not None
+        if 2 <= levels <= 50 and (is_named or infer_kind(values) == "categorical"):
+            found.append((is_named, levels, name))
+    return max(found, key=lambda entry: entry[:2])[2] if found else None
 
 
 def make_target(

@@ -13,6 +13,7 @@ from dermlab.core.errors import InputError
 _PLAIN = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".dib")
 EXTENSIONS = frozenset((*_PLAIN, ".tif", ".tiff", ".heic", ".heif", ".dcm", ".dicom"))
 NO_SUCH_FILE = "no such file"
+OUTSIDE = "leads out of the folder"
 
 # A folder that holds one of these was made by an import: its copies are not photos to import again.
 _MADE_BY_IMPORT = frozenset(["manifest.parquet", ".import.jsonl"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,31 @@ TABLES = (".csv", ".tsv", ".tab", ".txt", ".jsonl", ".parquet", ".xlsx")
 _MAX_LEVELS = 200
 _CHUNK_ROWS = 20_000
 _BOOLEAN_PAIRS = ({"true", "false"}, {"yes", "no"}, {"y", "n"}, {"t", "f"}, {"1", "0"}, {"1.0", "0.0"})
-_TRUE = frozenset({"true", "yes", "y", "t", "1", "1.0"})
+# German, French, Spanish, Portuguese, with and without accents; both words must occur.
+_BOOLEAN_WORDS = (
+    *({"ja", "nein"}, {"j", "n"}, {"wahr", "falsch"}, {"oui", "non"}, {"vrai", "faux"}, {"sí", "no"}, {"si", "no"}),
+    *({"verdadero", "falso"}, {"sim", "não"}, {"sim", "nao"}, {"verdadeiro", "falso"}),
+)
+_TRUE = frozenset(
+    [
+        "true",
+        "yes",
+        "y",
+        "t",
+        "1",
+        "1.0",
+        "ja",
+        "j",
+        "wahr",
+        "oui",
+        "vrai",
+        "sí",
+        "si",
+        "verdadero",
+        "sim",
+        "verdadeiro",
+    ]
+)
 _DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}([ T].*)?|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}( .*)?")
 _PERSONAL = re.compile(
     r"^(patient|first|last|sur|family|given|full|maiden)?name$|e?mail$|phone|telefon|address|street|zip|postcode|postal"
@@ -226,8 +251,8 @@ ColumnKind = Literal["boolean", "numeric", "categorical", "date", "text", "empty
 
 
 def normalised(name: str) -> str:
-    """Return a column's name without case, spaces and signs, for comparison."""
-    return re.sub(r"[^a-z0-9]", "", name.casefold())
+    """Return a column's name without case, accents, spaces and signs, for comparison."""
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFKD", name.casefold()))
 
 
 def names_a_person(name: str) -> bool:
@@ -238,7 +263,8 @@ def names_a_person(name: str) -> bool:
 def infer_kind(values: pd.Series) -> ColumnKind:
     """Tell the type of a column of text from its values.
 
-    ``boolean`` for true/false, yes/no, y/n, t/f, 1/0 (where both occur, or the words true, false, yes, no); ``numeric``
+    ``boolean`` for true/false, yes/no, y/n, t/f, 1/0 (where both occur, or the words true, false, yes, no), or the two
+    words in German, French, Spanish or Portuguese; ``numeric``
     where every value is a number without leading zeros; ``date``; ``text`` where the values are too many to be
     levels (free text, ids); else ``categorical``.
     """
@@ -246,7 +272,7 @@ def infer_kind(values: pd.Series) -> ColumnKind:
     if present.empty:
         return "empty"
     levels = set(present.str.casefold().unique())
-    for pair in _BOOLEAN_PAIRS:
+    for pair in (*_BOOLEAN_PAIRS, *_BOOLEAN_WORDS):
         if levels == pair or (levels < pair and pair in _BOOLEAN_PAIRS[:2]):
             return "boolean"
     if _as_numbers(present) is not None:
