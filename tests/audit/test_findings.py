@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from dermlab.audit.findings import Finding, check_waivers, gate, worst_first
@@ -25,8 +27,25 @@ def test_an_error_stops_the_run_with_what_is_wrong_and_the_line_that_waives_it()
     assert "\n" not in text
     assert text.startswith("2 findings stop the run")
     assert "waive: [proxy:biopsed, group-overlap]" in text
-    assert LEAK.message in text
-    assert OVERLAP.remedy in text
+    assert LEAK.message.rstrip(".") in text
+    assert "group-overlap (Two patients are in two parts)" in text
+    assert OVERLAP.remedy not in text  # data check tells it
+
+
+def test_an_error_of_many_findings_is_short_and_names_the_command() -> None:
+    long = "; a model would be tested on patients it has seen" * 5
+    findings = [
+        Finding(
+            f"proxy:{k}", "error", f"pad-20, split 'f5': {k} of 9 patients (12 photos) leak{long}.", {}, "Mend. " * 40
+        )
+        for k in range(4)
+    ]
+    with pytest.raises(InputError) as error:
+        gate([finding.in_folder(Path("a b")) for finding in findings], split="f5")
+    text = str(error.value)
+    assert len(text) < 400
+    assert "proxy:3 (3 of 9 patients);" in text or "proxy:3 (3 of 9 patients)." in text
+    assert "'dermlab data check 'a b' --split f5'" in text
 
 
 def test_a_waiver_covers_its_own_finding_only() -> None:

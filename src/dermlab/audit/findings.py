@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -105,29 +106,41 @@ def check_waivers(waive: Sequence[str]) -> None:
         raise InputError(f"waive: {name!r} is not a finding that can be waived{hint} (names: {', '.join(WAIVABLE)})")
 
 
-def gate(findings: Sequence[Finding], waive: Sequence[str] = ()) -> list[str]:
+def gate(findings: Sequence[Finding], waive: Sequence[str] = (), *, split: str | None = None) -> list[str]:
     """Let a run go on only where every error-level finding is waived by name.
 
     Args:
         findings: what :func:`dermlab.audit.audit` found.
         waive: names of findings, as in :data:`WAIVABLE`.
+        split: name of the split that was checked, for the command that shows the findings in full.
 
     Returns:
         One line per waiver for the report: what was waived and what it covers; a waiver that covers nothing says so.
 
     Raises:
         InputError: for an error-level finding that is not waived, or an unknown waiver; one line, naming every such
-            finding and the line that waives it.
+            finding in short, the command that tells all of it and the line that waives it.
     """
     check_waivers(waive)
     standing = [finding for finding in findings if finding.severity == "error" and finding.code not in waive]
     if standing:
         codes = list(dict.fromkeys(finding.code for finding in standing))
-        told = "; ".join(f"{finding.code}: {finding.message} {finding.remedy}".strip() for finding in standing)
+        told = "; ".join(dict.fromkeys(f"{finding.code} ({_short(finding.message)})" for finding in standing))
         count = "a finding stops" if len(codes) == 1 else f"{len(codes)} findings stop"
-        raise InputError(f"{count} the run: {told} To go on regardless, waive by name: waive: [{', '.join(codes)}]")
+        folders = dict.fromkeys(folder for finding in standing for folder in finding.folders)
+        where = "".join(f" {shlex.quote(str(folder))}" for folder in folders) or f" {FOLDER}"
+        command = f"dermlab data check{where}" + (f" --split {shlex.quote(split)}" if split else "")
+        raise InputError(
+            f"{count} the run: {told}. '{command}' says what to do; to go on regardless: waive: [{', '.join(codes)}]"
+        )
     lines = []
     for name in dict.fromkeys(waive):
         covered = [finding.message for finding in findings if finding.severity == "error" and finding.code == name]
         lines.append(f"waived {name}: {' '.join(covered)}" if covered else f"waived {name}: nothing of it was found")
     return lines
+
+
+def _short(message: str) -> str:
+    """Return what a finding's message counts, without its place, examples and consequences."""
+    counted = re.sub(r"^[^:;']*(?:, split '[^']*')?: ", "", message)
+    return re.split(r"[;(]|\. |\.$|, which", counted, maxsplit=1)[0].strip()

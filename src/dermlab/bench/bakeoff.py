@@ -184,7 +184,7 @@ def _gate(dataset: Dataset, config: BakeoffConfig, target: str) -> tuple[list[Fi
     check_waivers(config.waive)
     note("checking the data")
     findings = audit(dataset, split=config.split_name, target=target, inputs=config.include_columns)
-    waivers = gate(findings, config.waive)
+    waivers = gate(findings, config.waive, split=config.split_name)
     for line in waivers:
         warn(line)
     return findings, waivers
