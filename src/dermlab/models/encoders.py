@@ -221,14 +221,18 @@ def recall_encoder(
     return replace(identity, licence_card=card, lineage=lineage)
 
 
-def locate_weights(name: str) -> Path | None:
-    """Return the weights file (or model folder) that a name leads to, fetched where it is not here; None for random.
+def locate_weights(name: str, *, fetch: bool = True) -> Path | None:
+    """Return the weights file (or model folder) that a name leads to; None for random.
+
+    Args:
+        name: of the encoder.
+        fetch: download it where it is not here.
 
     Raises:
         InputError: no such name.
         MissingWeightsError: they are not here and cannot be fetched.
     """
-    source = _locate(_parse(name))
+    source = _locate(_parse(name), fetch=fetch)
     return source.file or source.folder
 
 

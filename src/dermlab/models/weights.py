@@ -392,7 +392,12 @@ def fetch_hub_folder(repository: str, revision: str | None = None) -> Path:
     with _hub_errors(repository):
         for patterns in (HUB_FILES, HUB_FILES + HUB_PICKLES):
             folder = Path(
-                snapshot_download(repository, revision=revision, allow_patterns=list(patterns), etag_timeout=10)
+                snapshot_download(
+                    repository,
+                    revision=revision,
+                    allow_patterns=list(patterns),
+                    etag_timeout=10,
+                )
             )
             if weights_in_folder(folder) is not None:
                 return folder
@@ -401,28 +406,91 @@ def fetch_hub_folder(repository: str, revision: str | None = None) -> Path:
 
 @contextlib.contextmanager
 def _hub_errors(repository: str) -> Any:
+    """Give each of the hub's refusals its own sentence: what is wrong, what to open, which variable holds the token."""
     from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        RemoteEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     if not is_online(constants.ENDPOINT):
         raise MissingWeightsError("no network was found")
     page = f"{constants.ENDPOINT}/{repository}"
     try:
         yield
-    except GatedRepoError:
-        raise MissingWeightsError(
-            f"the model is gated: accept its terms at {page} and put your token into HF_TOKEN"
-        ) from None
+    except GatedRepoError as error:
+        if _status(error) == 403:
+            told = f"accept its terms at {page} with the account whose token is in HF_TOKEN (it has not yet)"
+        else:
+            told = f"accept its terms at {page} and put your token into HF_TOKEN"
+        raise MissingWeightsError(f"the model is gated: {told}") from None
     except RevisionNotFoundError:
         raise MissingWeightsError(f"the hub's {repository} has no such revision") from None
+    except RemoteEntryNotFoundError:
+        raise MissingWeightsError(f"the hub's {repository} has no such file (404)") from None
     except RepositoryNotFoundError:
         raise MissingWeightsError(
             f"the hub knows no model {repository} (or it is private: put your token into HF_TOKEN)"
         ) from None
     except HfHubHTTPError as error:
-        raise MissingWeightsError(f"the hub refused ({first_line(error)})") from None
+        raise MissingWeightsError(_refusal(_status(error), page, error)) from None
+    except LocalEntryNotFoundError:
+        raise MissingWeightsError("the hub could not be reached") from None
     except OSError as error:
+        if "onsistency check" in str(error):
+            raise MissingWeightsError("the download broke off or was changed on its way; try again") from None
         raise MissingWeightsError(f"the download failed ({first_line(error)})") from None
+
+
+def _status(error: Any) -> int | None:
+    return getattr(getattr(error, "response", None), "status_code", None)
+
+
+def _refusal(status: int | None, page: str, error: BaseException) -> str:
+    if status == 401:
+        return "the hub does not know the token in HF_TOKEN (401): make a new one on your account's settings page"
+    if status == 403:
+        return f"the token in HF_TOKEN may not read {page} (403): give it read access to gated models"
+    if status == 404:
+        return f"the hub has nothing at {page} (404)"
+    if status == 429:
+        return "the hub says that too much was asked of it (429): wait some minutes"
+    if status is not None and status >= 500:
+        return f"the hub itself is out of order ({status}): try again later"
+    return f"the hub refused ({first_line(error)})"
+
+
+def verify(path: Path) -> str:
+    """Check a weights file against the SHA-256 in its name, where it has one; return what was found, for a person.
+
+    torchvision and timm put the first digits into the file's name, the hub's cache keeps files under all 64.
+
+    Raises:
+        InputError: the file is no weights file, or its content is another than its name says.
+    """
+    path = Path(path)
+    check_is_weights(path)
+    content = path.resolve().name
+    expected = content if re.fullmatch(r"[0-9a-f]{64}", content) else None
+    if expected is None:
+        named = re.search(r"-([0-9a-f]{8,64})\.", path.name)
+        expected = named.group(1) if named else None
+    if expected is None:
+        return "no published SHA-256 to compare with"
+    digest = hashlib.sha256()
+    with open(path, "rb") as file, progress(f"verify {path.name}", path.stat().st_size >> 20 or None, "MB") as advance:
+        while block := file.read(1 << 20):
+            digest.update(block)
+            advance(1)
+    if not digest.hexdigest().startswith(expected):
+        raise InputError(
+            f"{path}: its SHA-256 is not the one published ({expected[:12]}…); delete it and fetch it again"
+        )
+    return f"matches its SHA-256 ({expected[:12]}…)"
 
 
 # ---------------------------------------------------------------- converting
