@@ -209,9 +209,9 @@ def test_the_licences_behind_a_run_are_found_in_its_folder(dataset: Dataset, tmp
         ids, own = find_cards(tmp_path / place)
         assert ids == find_cards(dataset.folder)[0]
         assert own.keys() == find_cards(dataset.folder)[1].keys()
-    assert module._encoder_cards({"name": "resnet50", "licence_card": None}) == ["resnet50"]
-    assert module._encoder_cards({"name": "resnet50", "licence_card": "torchvision"}) == ["torchvision"]
-    assert module._encoder_cards({"name": "resnet50+random", "licence_card": None}) == []
+    assert module.encoder_cards({"name": "resnet50", "licence_card": None}) == ["resnet50"]
+    assert module.encoder_cards({"name": "resnet50", "licence_card": "torchvision"}) == ["torchvision"]
+    assert module.encoder_cards({"name": "resnet50+random", "licence_card": None}) == []
 
 
 def test_a_run_is_not_passed_off_for_photos_that_were_replaced(dataset: Dataset, tmp_path: Path) -> None:

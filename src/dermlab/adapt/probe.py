@@ -128,7 +128,7 @@ def run_probe(
     folder = RunFolder.create(out, record or settings, "probe")
     made_with = inputs_of(dataset, split, settings.encoder)
     if folder.done:
-        _refuse_other_inputs(folder.path, made_with)
+        refuse_other_inputs(folder.path, made_with)
         return read_probe(folder.path)
     start = time.monotonic()
     if features is None and settings.encoder is not None:
@@ -137,14 +137,14 @@ def run_probe(
         features = embed(dataset, settings.encoder, runtime=runtime, batch_size=batch_size, seed=settings.seed)
     inputs = _inputs(dataset, settings, target, features)
     made_with["encoder"] = features.encoder["fingerprint"] if features is not None else None
-    _refuse_other_inputs(folder.path, made_with)
+    refuse_other_inputs(folder.path, made_with)
     warnings = _input_warnings(inputs, features, settings)
     if features is not None:
         warnings += _contamination(features.encoder, dataset.card.licence_card)
     parts: list[pd.DataFrame] = []
     reports: list[dict[str, Any]] = []
     keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
-    folds = [(repeat, fold, _assignment(split, repeat, fold)) for repeat, fold in keys]
+    folds = [(repeat, fold, assignment(split, repeat, fold)) for repeat, fold in keys]
     model = _model_description(dataset, settings, target, features)
     with progress(f"fit {head.kind}", len(folds), "folds") as advance:
         for repeat, fold, part in folds:
@@ -237,7 +237,7 @@ def read_or_make_split(dataset: Dataset, name: str, target: str, seed: int) -> p
     return dataset.read_split(name)
 
 
-def _assignment(split: pd.DataFrame, repeat: int, fold: int) -> np.ndarray:
+def assignment(split: pd.DataFrame, repeat: int, fold: int) -> np.ndarray:
     """Return the part of every image in one (repeat, fold), str (N,), in the manifest's order."""
     return split.loc[(split["repeat"] == repeat) & (split["fold"] == fold), "split"].to_numpy(str)
 
@@ -271,7 +271,7 @@ def _inputs(dataset: Dataset, settings: ProbeSettings, target: Target, features:
         questionnaire=questionnaire,
         groups=dataset.groups(),
         target=target,
-        contents=None if features is None else _contents(dataset),
+        contents=None if features is None else photo_contents(dataset),
     )
     if inputs.labels.ndim == 2:
         raise InputError(
@@ -352,7 +352,10 @@ def _fit_fold(
         frame.to_parquet(temporary, index=False)
     save_head(head, place)
     report = dict(head.head_report_)
-    warnings = [*report.get("warnings", []), *_prior_warning(labels, part, inputs, repeat, fold)]
+    warnings = [
+        *report.get("warnings", []),
+        *prior_warning(labels, part, inputs.labelled, inputs.target.classes, repeat, fold),
+    ]
     if encoder is not None:
         write_json(place / "questionnaire.json", encoder.to_dict())
     report |= {
@@ -446,13 +449,15 @@ def _fold_seed(seed: int, repeat: int, fold: int) -> int:
     return int(generator(seed, "head", repeat, fold).integers(2**31))
 
 
-def _prior_warning(labels: np.ndarray, part: np.ndarray, inputs: _Inputs, repeat: int, fold: int) -> list[str]:
+def prior_warning(
+    labels: np.ndarray, part: np.ndarray, labelled: np.ndarray, classes: Sequence[str], repeat: int, fold: int
+) -> list[str]:
     """Warn where val and test mix the classes differently: what is chosen on one may not suit the other."""
     from scipy.stats import chi2_contingency
 
     counts = np.array(
         [
-            pd.Series(labels[(part == name) & inputs.labelled]).value_counts().reindex(inputs.target.classes).fillna(0)
+            pd.Series(labels[(part == name) & labelled]).value_counts().reindex(classes).fillna(0)
             for name in ("val", "test")
         ]
     )
@@ -517,14 +522,14 @@ def _model_description(
             "encoder": None if encoder is None else encoder["name"],
             "encoder_fingerprint": None if encoder is None else encoder["fingerprint"],
             # What ``dermlab triage RUN`` reads: weights of which nobody knows the terms stand there by their name.
-            "cards": _encoder_cards(encoder),
+            "cards": encoder_cards(encoder),
             "data_card": dataset.card.model_dump(mode="json", include=terms),
             "waived": list(settings.waive),
         },
     }
 
 
-def _encoder_cards(encoder: dict[str, Any] | None) -> list[str]:
+def encoder_cards(encoder: dict[str, Any] | None) -> list[str]:
     """Return the licence cards of an encoder's weights; nobody's weights (a histogram, random ones) need none."""
     if encoder is None or encoder["name"] == "histogram" or encoder["name"].endswith("+random"):
         return []
@@ -536,7 +541,7 @@ def inputs_of(dataset: Dataset, split: pd.DataFrame, encoder: str | None) -> dic
     return {
         "data": dataset.fingerprint,
         "split": split_fingerprint(split),
-        "photos": None if encoder is None else hash_json(_contents(dataset).tolist()),
+        "photos": None if encoder is None else hash_json(photo_contents(dataset).tolist()),
     }
 
 
@@ -545,7 +550,7 @@ def split_fingerprint(split: pd.DataFrame) -> str:
     return hash_json(split.astype(str).to_dict(orient="list"))
 
 
-def _refuse_other_inputs(path: Path, made_with: dict[str, Any]) -> None:
+def refuse_other_inputs(path: Path, made_with: dict[str, Any]) -> None:
     """Refuse a run, finished or not, whose data, split or weights (as far as they are given) have changed since."""
     file = path / "inputs.json"
     if file.exists():
@@ -598,7 +603,7 @@ class FittedProbe:
         patient, is not asked about it as long as another is left. Photos are known by their content, wherever they lie;
         for a head that sees none, images are known in the very data set it was fitted on only.
         """
-        contents = None if features is None else _contents(dataset)
+        contents = None if features is None else photo_contents(dataset)
         questionnaire = dataset.questionnaire(exclude_proxies=False)
         total = np.zeros((len(dataset), len(self.classes)))
         everyone = np.zeros_like(total)
@@ -610,7 +615,7 @@ class FittedProbe:
             X = assemble(None if features is None else features.values, questionnaire, encoder, len(dataset))
             head = load_head(place)
             found = over_classes(head.predict_proba(X), head.classes_, self.classes)
-            fresh = ~_was_seen(read_json(place / "seen.json"), dataset, contents)
+            fresh = ~was_seen(read_json(place / "seen.json"), dataset, contents)
             total[fresh] += found[fresh]
             asked += fresh
             everyone += found / len(self.folds)
@@ -619,14 +624,14 @@ class FittedProbe:
         return result, none_left
 
 
-def _contents(dataset: Dataset) -> np.ndarray:
+def photo_contents(dataset: Dataset) -> np.ndarray:
     """Return the content hash of each photo, str (N,), "" where it cannot be read."""
     from dermlab.data.decode import content_hashes
 
     return np.array([found if isinstance(found, str) else "" for found in content_hashes(dataset.paths)], dtype=str)
 
 
-def _was_seen(seen: dict[str, Any], dataset: Dataset, contents: np.ndarray | None) -> np.ndarray:
+def was_seen(seen: dict[str, Any], dataset: Dataset, contents: np.ndarray | None) -> np.ndarray:
     """Return which images a fold has met (its ``seen.json``), itself or another of the same patient, bool (N,)."""
     groups = dataset.groups()
     met = np.zeros(len(dataset), bool)

@@ -73,7 +73,7 @@ def run(config: ProbeConfig) -> ProbeResult:
 
     check_encoder(config)
     dataset = Dataset.open(config.data)
-    _refuse_divided_groups(dataset, config)
+    refuse_divided_groups(dataset, split=config.split, target=config.target, seed=config.seed, waive=config.waive)
     runtime = resolve(config.device, config.precision) if config.encoder else None
     if runtime is not None:
         note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
@@ -82,17 +82,19 @@ def run(config: ProbeConfig) -> ProbeResult:
     )
 
 
-def _refuse_divided_groups(dataset: Dataset, config: ProbeConfig) -> None:
+def refuse_divided_groups(
+    dataset: Dataset, *, split: str, target: str | None, seed: int, waive: tuple[str, ...]
+) -> None:
     """Stop where the split has a patient (or what else the card groups by) in two parts, unless that is waived."""
     from dermlab.adapt.probe import read_or_make_split
     from dermlab.audit.findings import check_waivers, gate
     from dermlab.audit.leakage import overlap_findings
     from dermlab.core.progress import warn
 
-    check_waivers(config.waive)
-    split = read_or_make_split(dataset, config.split, dataset.card.target(config.target).column, config.seed)
-    where = f"{dataset.card.name}, split {config.split!r}"
+    check_waivers(waive)
+    frame = read_or_make_split(dataset, split, dataset.card.target(target).column, seed)
+    where = f"{dataset.card.name}, split {split!r}"
     column = dataset.group_column()
-    findings = overlap_findings(where, config.split, column, dataset.groups(), split, is_grouping=True)
-    for line in gate(findings, [name for name in config.waive if findings and name == "group-overlap"]):
+    findings = overlap_findings(where, split, column, dataset.groups(), frame, is_grouping=True)
+    for line in gate(findings, [name for name in waive if findings and name == "group-overlap"], split=split):
         warn(line)

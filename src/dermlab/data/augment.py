@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -23,7 +24,12 @@ cv2.setNumThreads(1)
 CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 
 # Each kind of parameter draws from a stream of its own, so that a new kind changes none of the others.
-_GEOMETRY = 0
+_GEOMETRY, _PLACEMENT, _COLOUR, _ERASING, _OPERATIONS = range(5)
+
+OPERATIONS = ("autocontrast", "equalise", "posterise", "solarise", "sharpen", "blur", "brighten", "darken")
+"""What ``operations`` draws from: RandAugment's colour operations (Cubuk et al. 2020); its geometry is drawn apart."""
+
+_GREY = np.array([0.299, 0.587, 0.114])
 
 
 class Augmentation(Config):
@@ -36,14 +42,54 @@ class Augmentation(Config):
     vertical_flip: float = Field(0.5, ge=0, le=1, description="probability of a mirror image, top to bottom")
     rotation_degrees: float = Field(0.0, ge=0, le=180, description="rotation drawn evenly from ± this; edges reflect")
 
+    quarter_turns: bool = Field(False, description="turn by 0, 90, 180 or 270 degrees: with both flips all 8 positions")
+    shift: float = Field(0.0, ge=0, le=0.5, description="move by up to this share of the side; edges reflect")
+    brightness: float = Field(0.0, ge=0, lt=1, description="multiply by 1 ± this")
+    contrast: float = Field(0.0, ge=0, lt=1, description="stretch about the view's mean grey by 1 ± this")
+    saturation: float = Field(0.0, ge=0, lt=1, description="stretch colours about their grey by 1 ± this")
+    hue: float = Field(0.0, ge=0, le=0.5, description="turn the colour circle by ± this share")
+    operations: int = Field(0, ge=0, le=4, description="how many of RandAugment's colour operations in turn")
+    operation_strength: float = Field(0.3, ge=0, le=1, description="strength of those operations, 0 to 1")
+    erasing: float = Field(0.0, ge=0, le=1, description="probability that a rectangle becomes mid-grey")
+    erasing_scale: tuple[float, float] = Field((0.02, 0.2), description="share of the view that is erased")
+
     @model_validator(mode="after")
     def _ranges_are_in_order(self) -> Augmentation:
-        for name, (low, high) in (("crop_scale", self.crop_scale), ("crop_ratio", self.crop_ratio)):
+        ranges = {name: getattr(self, name) for name in ("crop_scale", "crop_ratio", "erasing_scale")}
+        for name, (low, high) in ranges.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two numbers above 0, the smaller first")
         if self.crop_scale[1] > 1:
             raise ValueError("crop_scale cannot be more than 1, the whole photo")
         return self
+
+
+Preset = Literal["none", "light", "strong"]
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {
+        "crop_scale": (1.0, 1.0),
+        "crop_ratio": (1.0, 1.0),
+        "horizontal_flip": 0.0,
+        "vertical_flip": 0.0,
+    },
+    "light": {"crop_scale": (0.6, 1.0), "brightness": 0.1, "contrast": 0.1, "saturation": 0.1},
+    "strong": {
+        "rotation_degrees": 30.0,
+        "brightness": 0.3,
+        "contrast": 0.3,
+        "saturation": 0.3,
+        "hue": 0.03,
+        "operations": 2,
+        "erasing": 0.25,
+    },
+}
+"""What a config's one word stands for; each field may be changed beside it."""
+
+
+def preset(name: Preset, size_px: int, **changes: Any) -> Augmentation:
+    """Return a preset's augmentation for views of ``size_px``, with single fields changed."""
+    return Augmentation(size_px=size_px, **{**PRESETS[name], **changes})
 
 
 @dataclass(frozen=True)
@@ -55,12 +101,22 @@ class Views:
         flips: (B, 2) bool, mirrored left to right, top to bottom.
         degrees: (B,) float64, counter-clockwise rotation about the crop's centre.
         size_px: side of the view.
+        shifts: (B, 2) float64, how far the crop is moved right and down, in the photo's pixels, beyond its edges too.
+        colours: (B, 4) float64, factors of brightness, contrast and saturation, and the hue's turn as a share.
+        operations: (B, k) int64 of :data:`OPERATIONS`, applied in turn.
+        strengths: (B, k) float64, 0 to 1.
+        erased: (B, 4) int64, left, top, width and height of the rectangle in the view's pixels; width 0: none.
     """
 
     boxes: np.ndarray
     flips: np.ndarray
     degrees: np.ndarray
     size_px: int
+    shifts: np.ndarray | None = None
+    colours: np.ndarray | None = None
+    operations: np.ndarray | None = None
+    strengths: np.ndarray | None = None
+    erased: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -75,12 +131,20 @@ class Views:
         linear[:, 0, 0], linear[:, 0, 1] = np.cos(turn) * x_step, -np.sin(turn) * y_step
         linear[:, 1, 0], linear[:, 1, 1] = np.sin(turn) * x_step, np.cos(turn) * y_step
         centre = np.stack([left + (width - 1) / 2, top + (height - 1) / 2], 1)
+        if self.shifts is not None:
+            centre = centre + self.shifts
         middle = np.full(2, (self.size_px - 1) / 2)
         return np.concatenate([linear, (centre - linear @ middle)[:, :, None]], 2)
 
 
 def draw(
-    augmentation: Augmentation, sizes: np.ndarray, images: np.ndarray, *, seed: int, epoch: int, view: int = 0
+    augmentation: Augmentation,
+    sizes: np.ndarray,
+    images: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    view: int | np.ndarray = 0,
 ) -> Views:
     """Draw one view of each photo.
 
@@ -90,7 +154,7 @@ def draw(
         images: (B,) the photos' numbers in the data set.
         seed: the run's seed.
         epoch: the pass over the data.
-        view: which of several views of the photo.
+        view: which of several views of the photo; a number, or one for each photo (B,).
 
     The crop is torchvision's RandomResizedCrop: ten attempts at an area and a ratio, then the largest central crop of
     an allowed ratio.
@@ -100,7 +164,37 @@ def draw(
     boxes = _crops(augmentation, sizes, numbers[:, 3:5], numbers[:, 5:])
     flips = numbers[:, :2] < (augmentation.horizontal_flip, augmentation.vertical_flip)
     degrees = (2 * numbers[:, 2] - 1) * augmentation.rotation_degrees
-    return Views(boxes, flips, degrees, augmentation.size_px)
+    shifts = colours = operations = strengths = erased = None
+    if augmentation.shift or augmentation.quarter_turns:
+        placement = uniforms(seed, epoch, images, view, _PLACEMENT, 3)
+        if augmentation.quarter_turns:
+            degrees = degrees + 90.0 * np.floor(4 * placement[:, 0])
+        shifts = (2 * placement[:, 1:] - 1) * augmentation.shift * boxes[:, 2:]
+    spread = np.array([augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue])
+    if spread.any():
+        colours = (2 * uniforms(seed, epoch, images, view, _COLOUR, 4) - 1) * spread + (1.0, 1.0, 1.0, 0.0)
+    if augmentation.operations:
+        k = augmentation.operations
+        drawn = uniforms(seed, epoch, images, view, _OPERATIONS, 2 * k)
+        operations = (drawn[:, :k] * len(OPERATIONS)).astype(np.int64)
+        strengths = drawn[:, k:] * 2 * augmentation.operation_strength
+    if augmentation.erasing:
+        erased = _rectangles(augmentation, uniforms(seed, epoch, images, view, _ERASING, 5))
+    return Views(boxes, flips, degrees, augmentation.size_px, shifts, colours, operations, strengths, erased)
+
+
+def _rectangles(augmentation: Augmentation, numbers: np.ndarray) -> np.ndarray:
+    """Return the rectangles of random erasing (Zhong et al. 2020), (B, 4) int64; width 0 where nothing is erased."""
+    size = augmentation.size_px
+    low, high = augmentation.erasing_scale
+    side = np.sqrt(low + (high - low) * numbers[:, 1]) * size
+    stretch = np.exp(np.log(0.5) + np.log(4.0) * numbers[:, 2]) ** 0.5
+    width = np.clip(np.rint(side * stretch), 1, size).astype(np.int64)
+    height = np.clip(np.rint(side / stretch), 1, size).astype(np.int64)
+    left = (numbers[:, 3] * (size - width + 1)).astype(np.int64)
+    top = (numbers[:, 4] * (size - height + 1)).astype(np.int64)
+    width[numbers[:, 0] >= augmentation.erasing] = 0
+    return np.stack([left, top, width, height], 1)
 
 
 def _crops(augmentation: Augmentation, sizes: np.ndarray, place: np.ndarray, attempts: np.ndarray) -> np.ndarray:
@@ -135,8 +229,9 @@ def render(image: np.ndarray, views: Views, place: int, out: np.ndarray) -> None
     across, down = views.flips[place].tolist()
     degrees = float(views.degrees[place])
     size = views.size_px
-    if degrees:
+    if degrees or (views.shifts is not None and views.shifts[place].any()):
         _rotate(image, views.matrices()[place], size, out)
+        _recolour(views, place, out)
         return
     crop = image[top : top + height, left : left + width]
     if across or down:
@@ -146,6 +241,62 @@ def render(image: np.ndarray, views: Views, place: int, out: np.ndarray) -> None
     if shrink >= 2:
         crop = cv2.resize(crop, (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
     cv2.resize(crop if out.dtype == np.uint8 else crop.astype(np.float32), (size, size), dst=out)
+    _recolour(views, place, out)
+
+
+def _recolour(views: Views, place: int, out: np.ndarray) -> None:
+    """Apply a view's colours, operations and erased rectangle to the pixels in place."""
+    if views.operations is not None and views.strengths is not None:
+        pixels = out if out.dtype == np.uint8 else np.rint(out).clip(0, 255).astype(np.uint8)
+        for code, strength in zip(views.operations[place].tolist(), views.strengths[place].tolist(), strict=True):
+            pixels = _operate(pixels, OPERATIONS[code], strength)
+        out[...] = pixels
+    if views.colours is not None:
+        matrix = colour_matrix(views.colours[place], float(np.dot(cv2.mean(out)[:3], _GREY)))
+        out[...] = np.clip(cv2.transform(out.astype(np.float32), matrix), 0, 255)
+    if views.erased is not None and views.erased[place, 2]:
+        left, top, width, height = views.erased[place].tolist()
+        out[top : top + height, left : left + width] = 128
+
+
+def colour_matrix(factors: np.ndarray, mean_grey: float) -> np.ndarray:
+    """Return brightness, contrast, saturation and hue, in this order, as one affine map of RGB, float64 (3, 4).
+
+    Args:
+        factors: (4,) factors of the first three and the hue's turn as a share of the circle.
+        mean_grey: mean grey value of the view before.
+    """
+    brightness, contrast, saturation, hue = factors.tolist()
+    grey = np.broadcast_to(_GREY, (3, 3))
+    turn = 2 * np.pi * hue
+    # Rotation about the grey axis in YIQ, the way analogue television turned hues.
+    to_yiq = np.array([_GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+    rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
+    colour = np.linalg.inv(to_yiq) @ rotation @ to_yiq @ (saturation * np.eye(3) + (1 - saturation) * grey)
+    linear = colour * (contrast * brightness)
+    bias = colour @ np.full(3, (1 - contrast) * brightness * mean_grey)
+    return np.concatenate([linear, bias[:, None]], axis=1)
+
+
+def _operate(pixels: np.ndarray, operation: str, strength: float) -> np.ndarray:
+    """Return uint8 pixels after one of :data:`OPERATIONS`; strength 0 changes as little as the operation can."""
+    if operation == "autocontrast":
+        low, high = pixels.min((0, 1)).astype(np.float32), pixels.max((0, 1)).astype(np.float32)
+        scale = 255 / np.maximum(high - low, 1)
+        return cv2.convertScaleAbs((pixels - low) * scale)
+    if operation == "equalise":
+        return cv2.merge([cv2.equalizeHist(channel) for channel in cv2.split(pixels)])
+    if operation == "posterise":
+        return pixels & np.uint8(0xFF << min(5, round(4 * strength)) & 0xFF)
+    if operation == "solarise":
+        threshold = round(255 * (1 - 0.5 * strength))
+        return np.where(pixels >= threshold, 255 - pixels, pixels)
+    if operation in ("sharpen", "blur"):
+        soft = cv2.GaussianBlur(pixels, (0, 0), 1.0)
+        share = strength if operation == "blur" else -strength
+        return cv2.addWeighted(soft, share, pixels, 1 - share, 0)
+    factor = 1 + 0.6 * strength * (1 if operation == "brighten" else -1)
+    return cv2.convertScaleAbs(pixels, alpha=factor)
 
 
 def _rotate(image: np.ndarray, matrix: np.ndarray, size: int, out: np.ndarray) -> None:
@@ -183,14 +334,14 @@ def _rotate(image: np.ndarray, matrix: np.ndarray, size: int, out: np.ndarray) -
 # -------------------------------------------------------------------- numbers
 
 
-def uniforms(seed: int, epoch: int, images: np.ndarray, view: int, stream: int, n: int) -> np.ndarray:
+def uniforms(seed: int, epoch: int, images: np.ndarray, view: int | np.ndarray, stream: int, n: int) -> np.ndarray:
     """Return (B, n) float64 numbers in [0, 1), a row for each image, that depend on the arguments and on no state."""
     images = np.asarray(images)
     blocks = -(-n // 4)
     counter = np.empty((len(images), blocks, 4), np.uint32)
     counter[..., 0] = np.arange(blocks, dtype=np.uint32)
     counter[..., 1] = images[:, None]
-    counter[..., 2] = view
+    counter[..., 2] = np.asarray(view)[..., None]
     counter[..., 3] = stream
     return philox(counter, _key(seed, epoch)).reshape(len(images), 4 * blocks)[:, :n] / 2.0**32
 

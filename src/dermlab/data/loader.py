@@ -81,6 +81,7 @@ def batches(
     threads: int | None = None,
     prefetch: int = 2,
     device: torch.device | str = "cpu",
+    occurrences: np.ndarray | None = None,
 ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
     """Yield batches of photos in the order of ``indices``, made a few ahead in threads.
 
@@ -98,6 +99,7 @@ def batches(
         prefetch: batches made ahead beyond one a thread.
         device: where the tensors are wanted. To CUDA pixels travel as uint8 from pinned memory, on a stream of their
             own.
+        occurrences: (N,) which view of its photo each place takes, for orders that name a photo several times.
 
     Yields:
         (B, 3, S, S) tensor in channels-last memory, and the (B,) indices of its photos. Photos that hold no image are
@@ -114,12 +116,14 @@ def batches(
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     memory = _BatchMemory(threads + prefetch + 2)  # and one with the caller, one just let go of
 
-    def make(chosen: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        images, chosen = _without_failures(pixels, chosen)
+    def make(start: int) -> tuple[torch.Tensor, np.ndarray]:
+        asked = indices[start : start + batch_size]
+        images, chosen = _without_failures(pixels, asked)
+        view = 0 if occurrences is None else occurrences[start : start + batch_size][np.isin(asked, chosen)]
         views = None
         if augment is not None and images:
             sizes = np.array([image.shape[:2] for image in images])
-            views = draw(augment, sizes, chosen, seed=seed, epoch=epoch)
+            views = draw(augment, sizes, chosen, seed=seed, epoch=epoch, view=view)
         size = pixels.recipe.size_px if augment is None else augment.size_px
         shape = (len(images), size, size, 3)
         if device.type != "cpu":
@@ -133,7 +137,7 @@ def batches(
 
     def submit() -> None:
         for start in starts:
-            waiting.append(pool.submit(make, indices[start : start + batch_size]))
+            waiting.append(pool.submit(make, start))
             if len(waiting) >= threads + prefetch:
                 return
 

@@ -1,0 +1,500 @@
+"""One fold's training: two phases over one network, judged on val after each epoch, from wherever it stopped."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from dermlab.adapt.base import log_loss
+from dermlab.adapt.finetune.health import Alarm, examine
+from dermlab.adapt.finetune.losses import classification_loss, mixed, soft_labels
+from dermlab.adapt.finetune.network import (
+    FinetuneNetwork,
+    build_network,
+    freeze,
+    frozen_hash,
+    train_mode,
+    trainable_words,
+)
+from dermlab.core.errors import DermlabError
+from dermlab.core.progress import note, progress, warn
+from dermlab.core.randomness import generator
+from dermlab.data.augment import preset
+from dermlab.data.loader import batches, epoch_order
+from dermlab.evaluate.metrics import higher_is_better, score
+from dermlab.training.checkpoint import load_checkpoint, save_checkpoint
+from dermlab.training.loop import Stepper, Sums, make_fabric, quiet_randomness
+from dermlab.training.optimiser import AveragedWeights, make_optimiser, parameter_groups, rate_factor
+
+if TYPE_CHECKING:
+    from dermlab.adapt.finetune.config import FinetuneSettings
+    from dermlab.core.device import Runtime
+    from dermlab.data.pixel_cache import Pixels
+
+LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
+ONE_CYCLE_WARMUP = 0.3
+VAL_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
+
+
+@dataclass(frozen=True)
+class FoldData:
+    """What one fold is trained on; arrays run over all N photos of the data set.
+
+    Attributes:
+        pixels: the photos under the encoder's recipe, all decoded.
+        codes: int64 (N,), -1 where there is no label.
+        train: int64, rows that fit.
+        val: int64, rows that choose.
+        n_classes: of the target.
+        questionnaire: float32 (N, Q), encoded, or None.
+        present: bool (N,), whether anything of it was filled in.
+        blank: float32 (Q,), a questionnaire nobody filled in.
+    """
+
+    pixels: Pixels
+    codes: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    n_classes: int
+    questionnaire: np.ndarray | None = None
+    present: np.ndarray | None = None
+    blank: np.ndarray | None = None
+
+    @property
+    def n_questionnaire(self) -> int:
+        """Features of the questionnaire, 0 without."""
+        return 0 if self.questionnaire is None else self.questionnaire.shape[1]
+
+    def answers(
+        self, rows: np.ndarray, device: torch.device | str, gone: np.ndarray | None = None
+    ) -> tuple[torch.Tensor, ...]:
+        """Return questionnaires and their presence, nothing where there are none; those of ``gone`` are blanked."""
+        if self.questionnaire is None or self.present is None or self.blank is None:
+            return ()
+        values, present = self.questionnaire[rows], self.present[rows].copy()
+        if gone is not None:
+            values[gone] = self.blank
+            present &= ~gone
+        return torch.from_numpy(values).to(device), torch.from_numpy(present).to(device)
+
+
+@dataclass
+class Course:
+    """How far a training has come and what it found; everything but the tensors of a checkpoint.
+
+    Attributes:
+        history: a dictionary an epoch.
+        phases: a dictionary a phase begun: name, what is trained, hash of what is not.
+        phase: the phase under way, by number.
+        epoch: epochs finished, over all phases.
+        position: batches done of the epoch under way.
+        best_epoch: whose weights are kept; 0: none yet.
+        best_score: its choosing metric on val, higher is better.
+        phase_start: epochs finished when the phase began.
+        done: whether all phases are over.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[dict[str, Any]] = field(default_factory=list)
+    phase: int = 0
+    epoch: int = 0
+    position: int = 0
+    best_epoch: int = 0
+    best_score: float | None = None
+    phase_start: int = 0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class _Phase:
+    name: str
+    n_epochs: int
+    whole_backbone_frozen: bool
+
+
+def phases_of(settings: FinetuneSettings) -> list[_Phase]:
+    """Return the phases that have epochs."""
+    both = [_Phase("frozen", settings.frozen_epochs, True), _Phase("finetune", settings.finetune_epochs, False)]
+    return [phase for phase in both if phase.n_epochs]
+
+
+def fit_fold(
+    data: FoldData,
+    settings: FinetuneSettings,
+    place: Path,
+    *,
+    runtime: Runtime,
+    seed: int,
+    log: Callable[..., None],
+) -> tuple[FinetuneNetwork, Course, list[Alarm]]:
+    """Train one fold to its end, from its last checkpoint where there is one.
+
+    Args:
+        data: photos, labels, rows.
+        settings: the recipe.
+        place: the fold's folder, for ``last.safetensors`` and ``best.safetensors``.
+        runtime: device and precision.
+        seed: of order, views, dropout and mixing.
+        log: writes an event into the run's log.
+
+    Returns:
+        The network with the weights of the best epoch in eval mode, the course, and the alarms.
+
+    Raises:
+        DermlabError: what was frozen has moved, or no epoch gave a finite val.
+    """
+    with quiet_randomness():
+        training = _Training(data, settings, place, runtime, seed, log)
+        training.run()
+    return training.finished()
+
+
+class _Training:
+    """The state of :func:`fit_fold`."""
+
+    def __init__(
+        self,
+        data: FoldData,
+        settings: FinetuneSettings,
+        place: Path,
+        runtime: Runtime,
+        seed: int,
+        log: Callable[..., None],
+    ) -> None:
+        self.data, self.settings, self.place = data, settings, place
+        self.runtime, self.seed, self.log = runtime, seed, log
+        self.fabric = make_fabric(runtime)
+        self.network = build_network(settings, data.n_classes, data.n_questionnaire).to(runtime.device)
+        self.average = AveragedWeights(self.network, settings.ema_decay) if settings.ema_decay else None
+        preprocess = self.network.backbone.preprocess
+        self.statistics = {"mean": preprocess.mean, "std": preprocess.std, "device": runtime.device}
+        self.augment = None
+        if settings.augmentation != "none" or settings.augmentation_changes:
+            self.augment = preset(settings.augmentation, preprocess.size_px, **settings.augmentation_changes)
+        self.class_weights = self._class_weights()
+        self.course = Course()
+        self.saved: tuple[dict[str, torch.Tensor], dict[str, Any]] | None = None
+        if (place / LAST_FILE).exists():
+            self.saved = load_checkpoint(place / LAST_FILE)
+            self.course = Course(**self.saved[1]["course"])
+
+    def _class_weights(self) -> torch.Tensor | None:
+        if self.settings.class_weight is None:
+            return None
+        counts = np.bincount(self.data.codes[self.data.train], minlength=self.data.n_classes)
+        weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1) / max(1, (counts > 0).sum()), 0.0)
+        return torch.from_numpy(weights.astype(np.float32)).to(self.runtime.device)
+
+    @property
+    def judged(self) -> FinetuneNetwork:
+        """The network whose weights val judges: the average where there is one."""
+        if self.average is None:
+            return self.network
+        network = self.average.network
+        assert isinstance(network, FinetuneNetwork)
+        return network
+
+    # ------------------------------------------------------------ phases and epochs
+
+    def run(self) -> None:
+        phases = phases_of(self.settings)
+        while not self.course.done:
+            self._run_phase(phases[self.course.phase])
+            if self.course.phase + 1 < len(phases):
+                self.course.phase += 1
+                self.course.phase_start = self.course.epoch
+            else:
+                self.course.done = True
+            # The next phase's optimiser begins empty: the state of this one is of no more use.
+            self._save({f"network/{k}": v for k, v in self.network.state_dict().items()} | self._averaged(), {})
+
+    def _averaged(self) -> dict[str, torch.Tensor]:
+        if self.average is None:
+            return {}
+        return {f"average/{name}": value for name, value in self.average.network.state_dict().items()}
+
+    def _run_phase(self, phase: _Phase) -> None:
+        settings, course = self.settings, self.course
+        tensors, record = self.saved if self.saved is not None else ({}, {})
+        self.saved = None
+        if tensors and "stepper" not in record:  # saved between two phases
+            self._load_weights(tensors, record)
+        frozen = freeze(self.network, settings.train_from, whole_backbone=phase.whole_backbone_frozen)
+        n_steps = self._steps_an_epoch() * phase.n_epochs
+        stepper = Stepper(
+            fabric=self.fabric,
+            network=self.network,
+            optimiser=self._optimiser(phase),
+            rate=lambda step: rate_factor(step, n_steps, **self._schedule(n_steps)),
+            seed=self.seed,
+            clip_norm=settings.clip_norm,
+            accumulate=settings.accumulate,
+            average=self.average,
+            offset=course.phase_start << 32,
+        )
+        if "stepper" in record:
+            stepper.restore(tensors, record["stepper"])
+            note(f"going on from epoch {course.epoch + 1}, batch {course.position}")
+        begun = len(course.phases) > course.phase
+        if not begun:
+            said = trainable_words(self.network, frozen)
+            note(f"{phase.name}: {said}")
+            course.phases.append(
+                {"name": phase.name, "trains": said, "frozen": frozen, "frozen_hash": frozen_hash(self.network)}
+            )
+            self.log("phase", **{key: value for key, value in course.phases[-1].items() if key != "frozen"})
+        last = course.phase_start + phase.n_epochs
+        while course.epoch < last and not self._out_of_patience():
+            self._run_epoch(stepper, phase)
+        if frozen_hash(self.network) != course.phases[course.phase]["frozen_hash"]:
+            raise DermlabError(f"{phase.name}: weights or statistics that were frozen have moved; please report this")
+
+    def _load_weights(self, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+        self.network.load_state_dict(
+            {name[len("network/") :]: value for name, value in tensors.items() if name.startswith("network/")}
+        )
+        if self.average is not None:
+            self.average.network.load_state_dict(
+                {name[len("average/") :]: value for name, value in tensors.items() if name.startswith("average/")}
+            )
+            self.average.n_updates = record["n_updates"]
+
+    def _schedule(self, n_steps: int) -> dict[str, Any]:
+        if self.settings.schedule == "one_cycle":
+            return {"schedule": "cosine", "warmup_steps": round(ONE_CYCLE_WARMUP * n_steps)}
+        return {"schedule": self.settings.schedule, "warmup_steps": self.settings.warmup_steps}
+
+    def _optimiser(self, phase: _Phase) -> torch.optim.Optimizer:
+        settings = self.settings
+        rate = settings.frozen_learning_rate
+        groups: list[dict[str, Any]] = []
+        if not phase.whole_backbone_frozen:
+            rate = settings.head_learning_rate or settings.learning_rate
+            groups = parameter_groups(
+                self.network.backbone.network,
+                settings.learning_rate,
+                weight_decay=settings.weight_decay,
+                layer_decay=settings.layer_decay,
+                prefix="backbone.network.",
+            )
+        groups += parameter_groups(self.network.head, rate, weight_decay=settings.weight_decay, prefix="head.")
+        return make_optimiser(settings.optimiser, groups, momentum=settings.momentum)
+
+    def _out_of_patience(self) -> bool:
+        patience, course = self.settings.patience, self.course
+        since = course.epoch - max(course.best_epoch, course.phase_start)
+        return patience is not None and since >= patience
+
+    def _n_batches(self) -> int:
+        n, size = len(self.data.train), self.settings.batch_size
+        # One photo alone has no batch statistics.
+        return max(1, n // size + (n % size > 1 or (n % size == 1 and size == 1)))
+
+    def _steps_an_epoch(self) -> int:
+        return math.ceil(self._n_batches() / self.settings.accumulate)
+
+    def _order(self, epoch: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return the rows of an epoch in order, and which view of its photo each takes."""
+        train, codes = self.data.train, self.data.codes
+        if self.settings.sampling == "natural":
+            return train[epoch_order(len(train), seed=self.seed, epoch=epoch)], None
+        own = codes[train]
+        weights = 1.0 / np.bincount(own)[own]
+        rows = generator(self.seed, "balanced", epoch).choice(train, len(train), p=weights / weights.sum())
+        sorted_places = np.argsort(rows, kind="stable")
+        first = np.searchsorted(rows[sorted_places], rows[sorted_places])
+        occurrences = np.empty(len(rows), np.int64)
+        occurrences[sorted_places] = np.arange(len(rows)) - first
+        return rows, occurrences
+
+    def _run_epoch(self, stepper: Stepper, phase: _Phase) -> None:
+        settings, course = self.settings, self.course
+        epoch, begin = course.epoch + 1, time.monotonic()
+        if not course.position:
+            stepper.sums = Sums()
+        rows, occurrences = self._order(epoch)
+        rows = rows[: self._n_batches() * settings.batch_size]
+        start = course.position * settings.batch_size
+        rate = stepper.rate_at(stepper.step - stepper.sums.n_steps)
+        train_mode(self.network)
+        made = batches(
+            self.data.pixels,
+            rows[start:],
+            settings.batch_size,
+            augment=self.augment,
+            seed=self.seed,
+            epoch=epoch,
+            occurrences=None if occurrences is None else occurrences[start:],
+            **self.statistics,
+        )
+        with progress(f"epoch {epoch} ({phase.name})", len(rows)) as advance:
+            advance(start)
+            for group in _in_groups(made, settings.accumulate):
+                parts = [self._part(epoch, course.position + place, *one) for place, one in enumerate(group)]
+                stepper.take(parts)
+                course.position += len(group)
+                advance(sum(len(chosen) for _, chosen in group))
+                if stepper.sums.n_steps % settings.checkpoint_steps == 0 and course.position < self._n_batches():
+                    self._save_with(stepper)
+        self._end_epoch(stepper, phase, rate, time.monotonic() - begin)
+
+    def _part(
+        self, epoch: int, place: int, images: torch.Tensor, chosen: np.ndarray
+    ) -> Callable[[torch.nn.Module], tuple[torch.Tensor, int]]:
+        """Return the function that gives one batch's loss."""
+        settings, data = self.settings, self.data
+        device = images.device
+        labels = soft_labels(torch.from_numpy(data.codes[chosen]).to(device), data.n_classes)
+        random = generator(self.seed, "batch", epoch, place)
+        gone = random.random(len(chosen)) < settings.questionnaire_dropout
+        answers = data.answers(chosen, device, gone)
+        images, labels = mixed(images, labels, random, mixup=settings.mixup, cutmix=settings.cutmix)
+
+        def loss(network: torch.nn.Module) -> tuple[torch.Tensor, int]:
+            value = classification_loss(
+                network(images, *answers),
+                labels,
+                smoothing=settings.label_smoothing,
+                gamma=settings.focal_gamma if settings.loss == "focal" else 0.0,
+                class_weights=self.class_weights,
+            )
+            return value, len(chosen)
+
+        return loss
+
+    def _end_epoch(self, stepper: Stepper, phase: _Phase, rate: float, seconds: float) -> None:
+        course, sums = self.course, stepper.sums
+        course.epoch, course.position = course.epoch + 1, 0
+        found = self._judge()
+        row = {
+            "epoch": course.epoch,
+            "phase": phase.name,
+            "train_loss": sums.mean_loss,
+            "learning_rate": rate,
+            "gradient_norm": sums.gradient_norm,
+            "n_steps": sums.n_steps,
+            "n_skipped": sums.n_skipped,
+            **found,
+        }
+        course.history.append(row)
+        self.log("epoch", seconds=seconds, images_per_second=sums.n / max(seconds, 1e-9), **row)
+        note(
+            f"epoch {course.epoch} ({phase.name}): train loss {sums.mean_loss:.4f}, val loss {found['val_loss']:.4f}, "
+            f"top-1 {found['val_top1']:.4f}, rate {rate:.2g}"
+        )
+        chosen = found[f"val_{self.settings.metric}"] if self.settings.metric != "log_loss" else found["val_loss"]
+        better = -chosen if self.settings.metric == "log_loss" or not higher_is_better(self.settings.metric) else chosen
+        if math.isfinite(better) and (course.best_score is None or better > course.best_score):
+            course.best_score, course.best_epoch = better, course.epoch
+            save_checkpoint(self.place / BEST_FILE, self.judged.state_dict(), {"epoch": course.epoch})
+        self._save_with(stepper)
+
+    def _judge(self) -> dict[str, Any]:
+        """Return the metrics on val after an epoch."""
+        rows, codes = self.data.val, self.data.codes[self.data.val]
+        probabilities = predict_rows(
+            self.judged, self.data, rows, runtime=self.runtime, batch_size=self.settings.batch_size
+        )
+        if not np.isfinite(probabilities).all():
+            return {"val_loss": math.nan, "n_predicted": 0, **{f"val_{name}": math.nan for name in VAL_METRICS}}
+        return {
+            "val_loss": log_loss(probabilities, codes, np.ones(len(codes))),
+            "n_predicted": len(np.unique(probabilities.argmax(1))),
+            **{f"val_{name}": float(score(codes, probabilities, name)) for name in VAL_METRICS},
+        }
+
+    # ------------------------------------------------------------ saving and the end
+
+    def _save_with(self, stepper: Stepper) -> None:
+        tensors, record = stepper.tensors()
+        self._save(tensors, {"stepper": record})
+
+    def _save(self, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
+        n_updates = None if self.average is None else self.average.n_updates
+        save_checkpoint(
+            self.place / LAST_FILE, tensors, {"course": vars(self.course), "n_updates": n_updates, **record}
+        )
+
+    def finished(self) -> tuple[FinetuneNetwork, Course, list[Alarm]]:
+        course, settings, data = self.course, self.settings, self.data
+        if not course.best_epoch:
+            raise DermlabError(
+                f"{self.place}: no epoch gave a finite val {settings.metric}; likely learning_rate: "
+                f"{settings.learning_rate:g} under {settings.optimiser} is too high; try a tenth"
+            )
+        weights, _ = load_checkpoint(self.place / BEST_FILE)
+        self.network.load_state_dict(weights)
+        majority = np.bincount(data.codes[data.train], minlength=data.n_classes).argmax()
+        history = [{key: math.nan if value is None else value for key, value in row.items()} for row in course.history]
+        alarms = examine(
+            history,
+            n_classes=data.n_classes,
+            majority_share=float((data.codes[data.val] == majority).mean()),
+            optimiser=settings.optimiser,
+            learning_rate=settings.learning_rate,
+            n_classes_true=len(np.unique(data.codes[data.val])),
+        )
+        for alarm in alarms:
+            warn(f"{alarm.name}: {alarm.says}")
+            self.log("alarm", **alarm.to_dict())
+        return self.network.eval(), course, alarms
+
+
+def _in_groups(
+    made: Iterator[tuple[torch.Tensor, np.ndarray]], size: int
+) -> Iterator[list[tuple[torch.Tensor, np.ndarray]]]:
+    group: list[tuple[torch.Tensor, np.ndarray]] = []
+    for one in made:
+        group.append(one)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def positions(images: torch.Tensor, kind: str) -> Iterator[torch.Tensor]:
+    """Yield the views of a batch (B, 3, S, S) whose predictions are averaged: 1, the 4 flips, or all 8 positions."""
+    turned = [images, images.transpose(2, 3)] if kind == "dihedral" else [images]
+    for one in turned:
+        yield one
+        if kind != "none":
+            yield one.flip(2)
+            yield one.flip(3)
+            yield one.flip(2, 3)
+
+
+@torch.no_grad()
+def predict_rows(
+    network: FinetuneNetwork, data: FoldData, rows: np.ndarray, *, runtime: Runtime, batch_size: int, tta: str = "none"
+) -> np.ndarray:
+    """Return probabilities float64 (len(rows), C) of some photos; NaN where a photo cannot be read.
+
+    Args:
+        network: put into eval mode.
+        data: pixels and questionnaire.
+        rows: which photos.
+        runtime: device and precision.
+        batch_size: photos at a time.
+        tta: see :func:`positions`.
+    """
+    network.eval()
+    preprocess = network.backbone.preprocess
+    result = np.full((len(data.pixels), data.n_classes), np.nan)
+    made = batches(data.pixels, rows, batch_size, mean=preprocess.mean, std=preprocess.std, device=runtime.device)
+    for images, chosen in made:
+        answers = data.answers(chosen, runtime.device)
+        views = []
+        for view in positions(images, tta):
+            with runtime.autocast():
+                logits = network(view.contiguous(memory_format=torch.channels_last), *answers)
+            views.append(logits.double().softmax(dim=1))
+        result[chosen] = torch.stack(views).mean(dim=0).cpu().numpy()
+    return result[rows]

@@ -1,0 +1,216 @@
+"""The network that is fine-tuned: an encoder, a head, and what of it is trained in a phase."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dermlab.core.errors import InputError
+from dermlab.core.randomness import generator
+from dermlab.models.fusion import FusionNetwork
+from dermlab.models.towers import seeded
+from dermlab.models.weights import state_fingerprint
+from dermlab.training.optimiser import layers_of
+
+if TYPE_CHECKING:
+    from dermlab.adapt.finetune.config import FinetuneSettings
+    from dermlab.models.encoders import Encoder
+
+
+class FinetuneNetwork(nn.Module):
+    """An encoder and a head in one: normalised photos, and perhaps questionnaires, to logits.
+
+    Args:
+        encoder: of :func:`dermlab.models.create_encoder`; its ``network`` is trained in place.
+        head: ``linear``, or a :class:`dermlab.models.fusion.FusionNetwork`.
+        dropout: before a linear head.
+    """
+
+    def __init__(self, encoder: Encoder, head: nn.Linear | FusionNetwork, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.backbone = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        questionnaire: torch.Tensor | None = None,
+        present: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Return logits (B, C).
+
+        Args:
+            images: normalised, (B, 3, H, W).
+            questionnaire: encoded, float (B, Q).
+            present: whether anything of each questionnaire was filled in, bool (B,).
+        """
+        pooled = self.backbone(images)
+        if isinstance(self.head, FusionNetwork):
+            return self.head(pooled, questionnaire, present)
+        return self.head(self.dropout(pooled))
+
+
+def build_network(settings: FinetuneSettings, n_classes: int, n_questionnaire: int) -> FinetuneNetwork:
+    """Return the network of a recipe with its first weights, on the CPU, in fp32.
+
+    Raises:
+        InputError: the encoder will not do, or has nothing that stochastic depth could drop.
+    """
+    from dermlab.models.encoders import create_encoder
+
+    encoder, _ = create_encoder(settings.encoder, seed=settings.seed, size_px=settings.size_px, fit=settings.fit)
+    with seeded(int(generator(settings.seed, "network").integers(2**62))):
+        if settings.channels is not None:
+            encoder = _with_channels(encoder, settings.channels)
+        if settings.small_stem:
+            _shrink_stem(encoder.network, settings.encoder)
+        if settings.drop_path:
+            set_drop_path(encoder.network, settings.drop_path, settings.encoder)
+        head: nn.Linear | FusionNetwork
+        if settings.head == "linear":
+            head = nn.Linear(encoder.dim, n_classes)
+        else:
+            head = FusionNetwork(
+                encoder.dim,
+                n_questionnaire,
+                n_classes,
+                input_dropout=settings.input_dropout,
+                dropout=settings.dropout,
+            )
+    network = FinetuneNetwork(encoder, head, settings.dropout)
+    return network.to(memory_format=torch.channels_last) if settings.channels_last else network
+
+
+def _with_channels(encoder: Encoder, channels: tuple[int, ...]) -> Encoder:
+    """Return an encoder of the same timm architecture with other widths, its weights drawn."""
+    from dataclasses import replace
+
+    import timm
+
+    from dermlab.models.encoders import Encoder, fingerprint
+
+    old = encoder.identity
+    arguments = {"channels": tuple(channels)}
+    try:
+        network: Any = timm.create_model(
+            old.architecture.partition(".")[0], pretrained=False, num_classes=0, **arguments
+        )
+    except TypeError:
+        raise InputError(f"channels: {old.architecture} takes no widths; only timm's ResNets do") from None
+    identity = replace(
+        old,
+        name=f"{old.name} {'-'.join(map(str, channels))}",
+        arguments={**old.arguments, **arguments},
+        dim=int(network.num_features),
+        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        fingerprint=fingerprint(network, old.library, old.architecture, {**old.arguments, **arguments}),
+    )
+    return Encoder(network.eval(), identity)
+
+
+def _shrink_stem(network: Any, name: str) -> None:
+    """Put a 3×3 convolution of stride 1 in place of a ResNet's 7×7 of stride 2 and its pooling."""
+    stem = getattr(network, "conv1", None)
+    if not isinstance(stem, nn.Conv2d) or not hasattr(network, "maxpool"):
+        raise InputError(f"small_stem: {name} is no ResNet with one stem convolution and a pooling")
+    network.conv1 = nn.Conv2d(3, stem.out_channels, 3, 1, 1, bias=stem.bias is not None)
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
+    network.maxpool = nn.Identity()
+
+
+def set_drop_path(network: nn.Module, rate: float, name: str) -> None:
+    """Give the residual blocks stochastic depth (Huang et al. 2016), rising evenly from 0 to ``rate``.
+
+    Raises:
+        InputError: none of the network's blocks has a place for it.
+    """
+    from timm.layers import DropPath
+    from torchvision.ops import StochasticDepth
+
+    places: list[list[tuple[nn.Module, str]]] = []
+    for module in network.modules():
+        if isinstance(module, StochasticDepth):
+            places.append([(module, "p")])
+            continue
+        slots = [slot for slot in ("drop_path", "drop_path1", "drop_path2") if hasattr(module, slot)]
+        slots = [
+            slot
+            for slot in slots
+            if getattr(module, slot) is None or isinstance(getattr(module, slot), nn.Identity | DropPath)
+        ]
+        if slots:
+            places.append([(module, slot) for slot in slots])
+    if not places:
+        raise InputError(f"drop_path: {name} has no residual blocks that can be dropped; set drop_path: 0")
+    for depth, slots_of_block in enumerate(places):
+        own = rate * depth / max(1, len(places) - 1)
+        for module, slot in slots_of_block:
+            setattr(module, slot, own if slot == "p" else DropPath(own))
+
+
+def freeze(network: FinetuneNetwork, train_from: str | None, *, whole_backbone: bool) -> list[str]:
+    """Decide what a phase trains and return the names of the parameters that it does not.
+
+    Args:
+        network: its parameters' ``requires_grad`` are set.
+        train_from: the backbone's first block that is trained, by the beginning of its parameters' names; None: all.
+        whole_backbone: freeze all of the backbone.
+
+    Raises:
+        InputError: the backbone has no such block.
+    """
+    network.requires_grad_(True)
+    inner = network.backbone.network
+    names = [name for name, _ in inner.named_parameters()]
+    frozen: set[str] = set()
+    if whole_backbone:
+        frozen = set(names)
+    elif train_from is not None:
+        mine = [name for name in names if name == train_from or name.startswith(f"{train_from}.")]
+        if not mine:
+            blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in names)
+            raise InputError(f"train_from: the backbone has no block {train_from!r}; there are {', '.join(blocks)}")
+        depth = layers_of(inner)
+        first = min(depth[name] for name in mine)
+        frozen = {name for name in names if depth[name] < first}
+    for name, parameter in inner.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return [f"backbone.network.{name}" for name in names if name in frozen]
+
+
+def train_mode(network: nn.Module) -> None:
+    """Set training mode, but eval mode where every parameter below a module is frozen: BatchNorm stays still too."""
+    network.train()
+    for module in network.modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            module.eval()
+
+
+def frozen_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all tensors of the modules that a phase does not train: frozen parameters and their modules' buffers."""
+    state = {name: value for name, value in network.named_parameters() if not value.requires_grad}
+    for prefix, module in network.named_modules():
+        parameters = list(module.parameters())
+        if parameters and not any(parameter.requires_grad for parameter in parameters):
+            state |= {f"{prefix}.{name}" if prefix else name: value for name, value in module.named_buffers()}
+    return state
+
+
+def frozen_hash(network: nn.Module) -> str:
+    """Return the content name of :func:`frozen_state`, which a phase must leave as it was."""
+    return state_fingerprint(frozen_state(network))
+
+
+def trainable_words(network: FinetuneNetwork, frozen: list[str]) -> str:
+    """Say in one line what is trained."""
+    total = sum(parameter.numel() for parameter in network.parameters())
+    moving = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+    inner = [name for name, parameter in network.backbone.network.named_parameters() if parameter.requires_grad]
+    what = "the head alone, the backbone frozen and in eval mode"
+    if inner:
+        what = f"the head and the backbone from {inner[0].rpartition('.')[0]} up" if frozen else "head and backbone"
+    return f"training {what}: {moving:,} of {total:,} parameters"

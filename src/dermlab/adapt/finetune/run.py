@@ -1,0 +1,443 @@
+"""A fine-tuning run from data set to run folder, fold by fold, and the saved run ready to predict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from dermlab.adapt.finetune.config import FinetuneSettings
+from dermlab.adapt.probe import (
+    MODEL_FILE,
+    ProbeResult,
+    assignment,
+    encoder_cards,
+    inputs_of,
+    left_out_words,
+    photo_contents,
+    prior_warning,
+    read_or_make_split,
+    read_probe,
+    refuse_other_inputs,
+    subgroup_columns,
+    was_seen,
+)
+from dermlab.core.config import Config, validate
+from dermlab.core.device import resolve
+from dermlab.core.errors import InputError
+from dermlab.core.files import atomic_path, read_json, write_json
+from dermlab.core.fingerprint import hash_json
+from dermlab.core.progress import note
+from dermlab.core.randomness import generator
+from dermlab.core.runs import RunFolder
+from dermlab.data.metadata import QuestionnaireEncoder
+from dermlab.data.pixel_cache import open_pixels
+from dermlab.evaluate.cases import case_sets
+from dermlab.evaluate.metrics import Evaluation
+from dermlab.evaluate.predictions import PROBABILITY, write_predictions
+from dermlab.evaluate.summary import summarise
+
+if TYPE_CHECKING:
+    from dermlab.adapt.finetune.fit import FoldData
+    from dermlab.core.device import Runtime
+    from dermlab.data.card import Target
+    from dermlab.data.dataset import Dataset
+    from dermlab.data.pixel_cache import Pixels
+    from dermlab.models.encoders import EncoderIdentity
+
+KIND = "finetune"
+
+
+def run_finetune(
+    dataset: Dataset,
+    settings: FinetuneSettings,
+    out: str | Path,
+    *,
+    record: Config | None = None,
+) -> ProbeResult:
+    """Fine-tune on every fold of a split and write the run folder; what is done is read and not repeated.
+
+    A run that was stopped anywhere goes on when it is called again with the same arguments.
+
+    Args:
+        dataset: the data set folder.
+        settings: the recipe.
+        out: the run folder, laid out as a probe's; each fold's folder under ``checkpoints/`` holds the network.
+        record: what ``config.yaml`` keeps; None: the settings.
+
+    Raises:
+        InputError: split, target, encoder or questionnaire will not do, or ``out`` holds another run.
+    """
+    from dermlab.models.encoders import identify_encoder
+
+    target = dataset.card.target(settings.target)
+    if target.kind == "multilabel":
+        raise InputError(f"target {target.column!r} has several labels an image; fine-tuning predicts one")
+    if settings.head == "fusion" and not dataset.questionnaire().columns.size:
+        raise InputError(f"{dataset.folder}/card.yaml: lists no questionnaire columns (metadata:); use head: mlp")
+    identity = identify_encoder(settings.encoder, seed=settings.seed, size_px=settings.size_px, fit=settings.fit)
+    runtime = resolve(settings.device, settings.precision)
+    split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
+    folder = RunFolder.create(out, record or settings, KIND)
+    made_with = {**inputs_of(dataset, split, settings.encoder), "encoder": identity.fingerprint}
+    refuse_other_inputs(folder.path, made_with)
+    if folder.done:
+        return read_probe(folder.path)
+    start = time.monotonic()
+    note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
+    pixels = open_pixels(dataset.paths, identity.preprocess.recipe())
+    pixels.fill()
+    model = _description(dataset, settings, target, identity, runtime)
+    keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
+    places = [folder.path / "checkpoints" / f"repeat{repeat}-fold{fold}" for repeat, fold in keys]
+    for (repeat, fold), place in zip(keys, places, strict=True):
+        if not (place / MODEL_FILE).exists():
+            part = assignment(split, repeat, fold)
+            _run_fold(dataset, settings, target, pixels, part, repeat, fold, place, model, folder, runtime)
+    reports = [read_json(place / MODEL_FILE)["report"] for place in places]
+    warnings = _warnings(dataset, pixels, settings, reports)
+    seconds = time.monotonic() - start
+    meta = {
+        "run_id": hash_json({"settings": settings.model_dump(mode="json"), **made_with})[:12],
+        "model": model["name"],
+        "target": target.column,
+        "kind": target.kind,
+        "classes": list(target.classes),
+        "unit": dataset.card.unit,
+        "group_by": dataset.group_column(),
+        "pooling": dataset.card.pooling,
+        "calibration": None,
+        "fingerprint": hash_json([report["fingerprint"] for report in reports]),
+        "lineage": model["lineage"],
+        "warnings": warnings,
+    }
+    frame = pd.concat([pd.read_parquet(place / "predictions.parquet") for place in places], ignore_index=True)
+    predictions = write_predictions(folder.path / "predictions.parquet", frame, meta)
+    metrics = summarise(predictions, n_boot=settings.n_boot, seed=settings.seed)
+    metrics["warnings"] = list(dict.fromkeys([*warnings, *metrics["warnings"]]))
+    write_json(folder.path / "metrics.json", metrics)
+    found = case_sets(predictions, "val")
+    metric = "top1" if settings.metric == "log_loss" else settings.metric
+    folder.finish(
+        val_score=Evaluation(found.sets, [metric]).value()[metric],
+        converged=all(report["converged"] for report in reports),
+        warnings=metrics["warnings"],
+        seconds=seconds,
+        images_per_second=0.0,
+        alarms=[alarm for report in reports for alarm in report["alarms"]],
+    )
+    return read_probe(folder.path)
+
+
+def _warnings(
+    dataset: Dataset, pixels: Pixels, settings: FinetuneSettings, reports: Sequence[dict[str, Any]]
+) -> list[str]:
+    warnings: list[str] = []
+    if pixels.failures:
+        reason = next(iter(pixels.failures.values()))
+        warnings.append(f"{len(pixels.failures)} photos cannot be read and are left out (the first: {reason})")
+    for report in reports:
+        warnings += [text for text in report["warnings"] if text not in warnings]
+    warnings += left_out_words([report["left_out"] for report in reports])
+    return [*warnings, *(f"waived: {name}" for name in settings.waive)]
+
+
+def _run_fold(
+    dataset: Dataset,
+    settings: FinetuneSettings,
+    target: Target,
+    pixels: Pixels,
+    part: np.ndarray,
+    repeat: int,
+    fold: int,
+    place: Path,
+    model: dict[str, Any],
+    folder: RunFolder,
+    runtime: Runtime,
+) -> None:
+    """Train one fold and leave weights, curves, predictions and, last of all, ``model.json`` in ``place``."""
+    from dermlab.adapt.finetune.curves import draw_curves
+    from dermlab.adapt.finetune.fit import FoldData, fit_fold, predict_rows
+    from dermlab.models.weights import state_fingerprint
+
+    labels = dataset.labels(target.column)
+    codes = pd.Index(target.classes).get_indexer(pd.Index(labels)).astype(np.int64)
+    readable = np.ones(len(part), bool)
+    readable[list(pixels.failures)] = False
+    rows = {
+        name: stratified(
+            np.flatnonzero((part == name) & readable & (codes >= 0)),
+            codes,
+            most,
+            generator(settings.seed, "sample", name, repeat, fold),
+        )
+        for name, most in (("train", settings.max_train_samples), ("val", settings.max_val_samples))
+    }
+    for name, found in rows.items():
+        if len(found) < (2 if name == "train" else 1):
+            raise InputError(
+                f"split {settings.split!r}, fold {fold}: {name} holds {len(found)} labelled, readable photos"
+            )
+    place.mkdir(parents=True, exist_ok=True)
+    questionnaire = None
+    if settings.head == "fusion":
+        questionnaire = _learn_questionnaire(dataset, target, labels, rows["train"])
+        write_json(place / "questionnaire.json", questionnaire.to_dict())
+    encoded = _encoded(dataset, questionnaire)
+    data = FoldData(pixels, codes, rows["train"], rows["val"], len(target.classes), *encoded)
+
+    def log(event: str, **fields: Any) -> None:
+        folder.log(event, repeat=repeat, fold=fold, **fields)
+
+    seed = int(generator(settings.seed, "finetune", repeat, fold).integers(2**31))
+    network, course, alarms = fit_fold(data, settings, place, runtime=runtime, seed=seed, log=log)
+    draw_curves(course.history, course.best_epoch, place / "curves")
+    told = np.flatnonzero(np.isin(part, ("val", "test")) & readable)
+    probabilities = predict_rows(network, data, told, runtime=runtime, batch_size=settings.batch_size, tta=settings.tta)
+    frame = pd.DataFrame(
+        {
+            "image_id": dataset.image_ids[told],
+            "unit": dataset.units()[told],
+            "group": dataset.groups()[told],
+            "target": target.column,
+            "split": part[told],
+            "fold": fold,
+            "repeat": repeat,
+            "seed": settings.seed,
+            "label": pd.Series(labels[told], dtype="string"),
+        }
+    )
+    for code, name in enumerate(target.classes):
+        frame[PROBABILITY + name] = probabilities[:, code]
+    for column in subgroup_columns(dataset):
+        frame[column] = dataset.manifest[column].to_numpy()[told]
+    with atomic_path(place / "predictions.parquet") as temporary:
+        frame.to_parquet(temporary, index=False)
+    met = np.concatenate([rows["train"], rows["val"]])
+    seen = {"images": dataset.image_ids, "groups": dataset.groups(), "contents": photo_contents(dataset)}
+    known = {name: np.unique(values[met]).tolist() for name, values in seen.items()}
+    write_json(place / "seen.json", {"data": dataset.fingerprint, **known})
+    where = f"repeat {repeat}, fold {fold}: " if (repeat or fold) else ""
+    report = {
+        "converged": not any(alarm.disqualifies for alarm in alarms),
+        "warnings": [
+            *(f"{where}{alarm.name}: {alarm.says}" for alarm in alarms),
+            *prior_warning(labels, part, codes >= 0, target.classes, repeat, fold),
+        ],
+        "left_out": {} if questionnaire is None else questionnaire.dropped_,
+        "alarms": [{"repeat": repeat, "fold": fold, **alarm.to_dict()} for alarm in alarms],
+        "best_epoch": course.best_epoch,
+        "history": course.history,
+        "phases": course.phases,
+        "n_train": len(rows["train"]),
+        "n_val": len(rows["val"]),
+        "fingerprint": state_fingerprint(network.state_dict()),
+    }
+    write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
+
+
+def stratified(rows: np.ndarray, codes: np.ndarray, most: int | None, random: np.random.Generator) -> np.ndarray:
+    """Return at most ``most`` rows in their old order, the classes in their shares, each kept while there is room.
+
+    Args:
+        rows: int64, to choose from.
+        codes: (N,) class codes of all photos.
+        most: how many; None: all.
+        random: draws.
+    """
+    if most is None or most >= len(rows):
+        return rows
+    shuffled = random.permutation(rows)
+    own = codes[shuffled]
+    # Each photo's place within its class, as a share: cutting the sorted shares takes every class alike.
+    order = np.argsort(own, kind="stable")
+    counts = np.bincount(own)
+    place = np.empty(len(own))
+    place[order] = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
+    share = np.where(place == 0, 0.0, (place + 0.5) / counts[own])
+    return np.sort(shuffled[np.argsort(share, kind="stable")[:most]])
+
+
+def _learn_questionnaire(
+    dataset: Dataset, target: Target, labels: np.ndarray, train: np.ndarray
+) -> QuestionnaireEncoder:
+    """Return the questionnaire's encoder, learned on the training rows alone; label proxies are no part of it."""
+    frame = dataset.questionnaire()
+    columns = [item for item in dataset.card.metadata if item.column in frame and item.column != target.column]
+    encoder = QuestionnaireEncoder().fit(frame.iloc[train], labels[train], columns, groups=dataset.groups()[train])
+    if not encoder.feature_names_:
+        reasons = "; ".join(f"{column}: {reason}" for column, reason in encoder.dropped_.items())
+        raise InputError(f"{dataset.folder}: no questionnaire column is left: {reasons}")
+    return encoder
+
+
+def _encoded(
+    dataset: Dataset, encoder: QuestionnaireEncoder | None
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    if encoder is None:
+        return None, None, None
+    frame = dataset.questionnaire(exclude_proxies=False)
+    present = frame[encoder.kept_].notna().any(axis=1).to_numpy()
+    return encoder.transform(frame), present, np.asarray(encoder.blank(), np.float32).reshape(-1)
+
+
+def _description(
+    dataset: Dataset, settings: FinetuneSettings, target: Target, identity: EncoderIdentity, runtime: Runtime
+) -> dict[str, Any]:
+    terms = {"name", "licence", "licence_card", "citation", "source"}
+    described = identity.to_dict()
+    return {
+        "format": 1,
+        "kind": KIND,
+        "name": f"{settings.encoder} finetuned + {settings.head}",
+        "settings": FinetuneSettings.model_validate(
+            settings.model_dump(include=set(FinetuneSettings.model_fields))
+        ).model_dump(mode="json"),
+        "encoder": described,
+        "encoder_name": None,  # the network in the folder looks at the photos itself: there is nothing to embed
+        "seed": settings.seed,
+        "runtime": runtime.to_dict(),
+        "target": target.model_dump(mode="json"),
+        "unit": dataset.card.unit,
+        "pooling": dataset.card.pooling,
+        "lineage": {
+            "dataset": dataset.card.name,
+            "data_fingerprint": dataset.fingerprint,
+            "split": settings.split,
+            "encoder": identity.name,
+            "encoder_fingerprint": identity.fingerprint,
+            "cards": encoder_cards(described),
+            "data_card": dataset.card.model_dump(mode="json", include=terms),
+            "waived": list(settings.waive),
+        },
+    }
+
+
+@dataclass(frozen=True)
+class FittedFinetune:
+    """A saved fine-tuning run, ready to predict; it is asked as :class:`dermlab.adapt.probe.FittedProbe` is.
+
+    Attributes:
+        path: its run folder.
+        model: what ``model.json`` of its first fold says.
+        folds: the checkpoint folders.
+    """
+
+    path: Path
+    model: dict[str, Any]
+    folds: tuple[Path, ...]
+
+    @classmethod
+    def open(cls, path: str | Path) -> FittedFinetune:
+        """Open a run folder.
+
+        Raises:
+            InputError: it holds no finished fine-tuning run.
+        """
+        read_probe(path)
+        folds = tuple(sorted(Path(path).glob(f"checkpoints/*/{MODEL_FILE}")))
+        models = [read_json(file) for file in folds[:1]]
+        if not models or models[0].get("kind") != KIND:
+            raise InputError(f"{path}: holds no fine-tuned network; 'dermlab finetune' makes one")
+        return cls(Path(path), models[0], tuple(file.parent for file in folds))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes in order."""
+        return tuple(self.model["target"]["classes"])
+
+    def predict(
+        self,
+        dataset: Dataset,
+        features: None = None,
+        *,
+        runtime: Runtime | None = None,
+        batch_size: int | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return probabilities (N, C) and whether each image could only be judged by folds that had seen it, bool (N,).
+
+        The folds are averaged and asked as a probe's are. A photo that cannot be read has a row of NaN.
+
+        Args:
+            dataset: whose photos, and questionnaire where the network wants one.
+            features: always None; the network looks at the photos.
+            runtime: device and precision (default: what there is here, in the recipe's precision).
+            batch_size: photos at a time (default: the recipe's).
+        """
+        from dermlab.adapt.finetune.fit import predict_rows
+
+        runtime = runtime or resolve("auto", self.model["settings"]["precision"])
+        contents = photo_contents(dataset)
+        total = np.zeros((len(dataset), len(self.classes)))
+        everyone = np.zeros_like(total)
+        asked = np.zeros(len(dataset))
+        for place in self.folds:
+            network, settings = load_network(place)
+            data = self._data(dataset, place, network.backbone.preprocess.recipe())
+            found = predict_rows(
+                network.to(runtime.device),
+                data,
+                np.arange(len(dataset)),
+                runtime=runtime,
+                batch_size=batch_size or settings.batch_size,
+                tta=settings.tta,
+            )
+            fresh = ~was_seen(read_json(place / "seen.json"), dataset, contents)
+            total[fresh] += found[fresh]
+            asked += fresh
+            everyone += found / len(self.folds)
+        none_left = asked == 0
+        return np.where(none_left[:, None], everyone, total / np.maximum(asked, 1)[:, None]), none_left
+
+    def _data(self, dataset: Dataset, place: Path, recipe: Any) -> FoldData:
+        from dermlab.adapt.finetune.fit import FoldData
+
+        encoder = None
+        if (place / "questionnaire.json").exists():
+            encoder = QuestionnaireEncoder.from_dict(read_json(place / "questionnaire.json"))
+        nobody = np.zeros(0, np.int64)
+        codes = np.full(len(dataset), -1, np.int64)
+        pixels = open_pixels(dataset.paths, recipe)
+        return FoldData(pixels, codes, nobody, nobody, len(self.classes), *_encoded(dataset, encoder))
+
+
+def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
+    """Return a fold's network with its trained weights, in eval mode, and its recipe.
+
+    The first weights are not needed: the architecture is built with random ones, and all are replaced.
+
+    Raises:
+        InputError: the folder holds no fold, or its weights are not this network's.
+    """
+    from dataclasses import replace
+
+    from dermlab.adapt.finetune.fit import BEST_FILE
+    from dermlab.adapt.finetune.network import build_network
+    from dermlab.models.preprocess import Preprocess
+    from dermlab.models.weights import load_strictly
+    from dermlab.training.checkpoint import load_checkpoint
+
+    place = Path(place)
+    model = read_json(place / MODEL_FILE)
+    settings = validate(FinetuneSettings, model["settings"], source=str(place / MODEL_FILE))
+    encoder = model["encoder"]
+    preprocess = Preprocess.from_dict(encoder["preprocess"])
+    bare = settings
+    if encoder["library"] in ("timm", "torchvision") and not settings.encoder.endswith("+random"):
+        name = f"{encoder['library']}:{encoder['architecture']}+random"
+        bare = settings.model_copy(update={"encoder": name, "size_px": preprocess.size_px})
+    n_questionnaire = 0
+    if (place / "questionnaire.json").exists():
+        encoded = QuestionnaireEncoder.from_dict(read_json(place / "questionnaire.json"))
+        n_questionnaire = len(encoded.feature_names_)
+    network = build_network(bare, len(model["target"]["classes"]), n_questionnaire)
+    weights, _ = load_checkpoint(place / BEST_FILE)
+    load_strictly(network, weights, str(place / BEST_FILE))
+    network.backbone.preprocess = preprocess
+    network.backbone.identity = replace(network.backbone.identity, preprocess=preprocess)
+    return network.eval(), settings

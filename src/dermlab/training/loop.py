@@ -1,0 +1,193 @@
+"""The loop: steps with accumulation, clipping, a rate by step and averaged weights, and a position to go on from.
+
+Nothing is drawn from a generator that remembers: before each step torch's generators are set from ``(seed, step)``, so
+dropout and drop path depend on the step's number, and a run that goes on after a kill is bit-equal to one never killed
+(CPU, fp32, same threads). Lightning Fabric gives precision, loss scaling and devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dermlab.core.device import Runtime
+from dermlab.core.errors import DermlabError, MissingExtraError
+from dermlab.core.randomness import generator
+from dermlab.training.checkpoint import optimiser_tensors, restore_optimiser
+from dermlab.training.optimiser import AveragedWeights
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+def make_fabric(runtime: Runtime) -> Fabric:
+    """Return the Fabric of a runtime: one device, its precision."""
+    try:
+        from lightning_fabric import Fabric
+    except ImportError:
+        raise MissingExtraError("training", "lightning-fabric", "finetune") from None
+
+    kind, _, index = runtime.device.partition(":")
+    devices: Any = [int(index)] if kind == "cuda" and index else 1
+    return Fabric(accelerator=kind, devices=devices, precision=PRECISIONS[runtime.precision])  # type: ignore[arg-type]
+
+
+@contextlib.contextmanager
+def quiet_randomness() -> Iterator[None]:
+    """Give the caller's torch generator back as it was."""
+    state = torch.random.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.random.set_rng_state(state)
+
+
+@dataclass
+class Sums:
+    """What an epoch's steps add up to; it travels in checkpoints.
+
+    Attributes:
+        loss: sum of losses × samples.
+        n: samples.
+        n_steps: optimiser steps.
+        n_skipped: steps left out because loss or gradient was not finite.
+        gradient_norm: largest norm before clipping.
+    """
+
+    loss: float = 0.0
+    n: int = 0
+    n_steps: int = 0
+    n_skipped: int = 0
+    gradient_norm: float = 0.0
+
+    @property
+    def mean_loss(self) -> float:
+        """Mean loss of a sample; NaN before the first."""
+        return self.loss / self.n if self.n else math.nan
+
+
+@dataclass
+class Stepper:
+    """One optimiser over one network: batches in, weights moved.
+
+    Attributes:
+        fabric: precision and device.
+        network: the network itself; :attr:`forward` is what is called.
+        optimiser: built with :func:`dermlab.training.optimiser.make_optimiser`, whose groups carry ``base_lr``.
+        rate: factor on each group's ``base_lr`` by optimiser step of this phase.
+        seed: of dropout and drop path.
+        clip_norm: gradients above this norm are scaled down; None leaves them.
+        accumulate: batches whose gradients make one step.
+        average: averaged weights, updated after each step.
+        step: optimiser steps done in this phase.
+        offset: added to the step in what the randomness is drawn from, so that phases differ.
+    """
+
+    fabric: Fabric
+    network: nn.Module
+    optimiser: torch.optim.Optimizer
+    rate: Callable[[int], float]
+    seed: int
+    clip_norm: float | None = None
+    accumulate: int = 1
+    average: AveragedWeights | None = None
+    step: int = 0
+    offset: int = 0
+    sums: Sums = field(default_factory=Sums)
+
+    def __post_init__(self) -> None:
+        forward, wrapped = self.fabric.setup(self.network, self.optimiser, move_to_device=False)
+        self.forward: nn.Module = forward
+        self._wrapped = wrapped
+
+    def rate_at(self, step: int) -> float:
+        """Return the largest rate among the groups at a step of this phase."""
+        return max(group["base_lr"] for group in self.optimiser.param_groups) * self.rate(step)
+
+    def take(self, parts: list[Callable[[nn.Module], tuple[torch.Tensor, int]]]) -> float:
+        """Take one step over the batches of one accumulation and return the mean loss.
+
+        Args:
+            parts: each gives loss (a scalar, fp32) and number of samples when called with the network.
+
+        A step whose loss or gradient is not finite moves nothing and is counted in ``sums.n_skipped``.
+        """
+        factor = self.rate(self.step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        self.optimiser.zero_grad(set_to_none=True)
+        total, n = 0.0, 0
+        draw = generator(self.seed, "step", self.offset + self.step)
+        for part in parts:
+            torch.manual_seed(int(draw.integers(2**62)))
+            loss, size = part(self.forward)
+            self.fabric.backward(loss / len(parts))
+            total += float(loss.detach()) * size
+            n += size
+        finite = math.isfinite(total)
+        if finite and self.clip_norm is not None:
+            norm = self.fabric.clip_gradients(
+                self.forward, self._wrapped, max_norm=self.clip_norm, error_if_nonfinite=False
+            )
+            size_of = float(norm) if norm is not None else 0.0
+            # In fp16 the scaler skips such a step and lowers its scale; nobody else would.
+            finite = math.isfinite(size_of) or self._scaler() is not None
+            if math.isfinite(size_of):
+                self.sums.gradient_norm = max(self.sums.gradient_norm, size_of)
+        if finite:
+            self._wrapped.step()
+            if self.average is not None:
+                self.average.update(self.network)
+            self.sums.loss += total
+            self.sums.n += n
+        else:
+            self.sums.n_skipped += 1
+        self.sums.n_steps += 1
+        self.step += 1
+        return total / n if n else math.nan
+
+    def _scaler(self) -> Any:
+        return getattr(self.fabric.strategy.precision, "scaler", None)
+
+    def tensors(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """Return everything that a run needs to go on, as tensors and JSON-able numbers."""
+        optimiser, numbers = optimiser_tensors(self.optimiser)
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"optimiser/{name}": value for name, value in optimiser.items()}
+        record: dict[str, Any] = {"step": self.step, "optimiser": numbers, "sums": vars(self.sums)}
+        if self.average is not None:
+            tensors |= {f"average/{name}": value for name, value in self.average.network.state_dict().items()}
+            record["n_updates"] = self.average.n_updates
+        scaler = self._scaler()
+        if scaler is not None:
+            record["scaler"] = scaler.state_dict()
+        return tensors, record
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any]) -> None:
+        """Take up the state of :meth:`tensors`."""
+        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "optimiser": {}, "average": {}}
+        for name, value in tensors.items():
+            kind, _, rest = name.partition("/")
+            if kind in parts:
+                parts[kind][rest] = value
+        try:
+            self.network.load_state_dict(parts["network"])
+            restore_optimiser(self.optimiser, parts["optimiser"], record["optimiser"])
+            if self.average is not None:
+                self.average.network.load_state_dict(parts["average"])
+                self.average.n_updates = record["n_updates"]
+        except (RuntimeError, KeyError, IndexError, ValueError) as error:
+            raise DermlabError(f"the checkpoint does not fit this network: {str(error).splitlines()[0]}") from None
+        scaler = self._scaler()
+        if scaler is not None and "scaler" in record:
+            scaler.load_state_dict(record["scaler"])
+        self.step = record["step"]
+        self.sums = Sums(**record["sums"])
