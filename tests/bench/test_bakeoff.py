@@ -19,6 +19,7 @@ from dermlab.bench.record import COLUMNS
 from dermlab.core.config import validate
 from dermlab.core.errors import DermlabError, InputError
 from dermlab.data.dataset import Dataset
+from dermlab.data.splits import split_by_folds
 
 RECIPE: dict[str, Any] = {
     "encoders": ["histogram"],
@@ -233,6 +234,14 @@ def test_a_missing_split_is_made_and_kept(copied: Path, tmp_path: Path) -> None:
     assert split["fold"].nunique() == 2
     with pytest.raises(InputError, match="3 asked for, but split 'folds2-seed5' has 2"):
         run_bakeoff(config(copied, folds=3, split="folds2-seed5", candidates=[]), tmp_path / "other")
+
+
+@pytest.mark.parametrize(("seed", "name"), [(0, "folds2"), (5, "folds2-seed5")])
+def test_folds_that_data_split_made_are_taken(copied: Path, tmp_path: Path, seed: int, name: str) -> None:
+    made = split_by_folds(Dataset.open(copied), 2, seed=0)
+    Dataset.open(copied).write_split("folds2", made)
+    result = run_bakeoff(config(copied, folds=2, seed=seed, candidates=[], ensemble=False), tmp_path / "out")
+    assert record(result)["data"]["split"]["name"] == name
 
 
 def test_the_gate_stops_a_leak_unless_it_is_waived(copied: Path, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_a_dotted_option_reaches_into_a_list(tmp_path: Path) -> None:
     ("data", "expected"),
     [
         ({"folder": "a", "candidates": [{"encoder": "r", "head": {"kind": "svm"}}]}, "candidates.0.head.kind"),
-        ({"folder": "a", "sed": 3}, "sed: no such field"),
+        ({"folder": "a", "sed": 3}, "sed: no such field; did you mean 'seed'?"),
         ({"folder": "a", "seed": "many"}, "seed: "),
         ({}, "folder: is required"),
         ({"folder": "a", "candidates": [{"encoder": "r", "head": {"c": -1}}]}, "candidates.0.head.c"),

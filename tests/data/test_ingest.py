@@ -264,7 +264,7 @@ def test_a_full_disk_is_one_line(photos, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(
-        DermlabError, match=r"cannot be written \(No space left on device\); what was finished before is kept"
+        DermlabError, match=r"cannot be written \(No space left on device\); anything finished before is kept"
     ):
         bring(photos, tmp_path / "set")
 

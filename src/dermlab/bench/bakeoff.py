@@ -89,6 +89,7 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     if target.kind == "multilabel":
         raise InputError(f"target: {target.column!r} has several labels an image; heads predict one: name another")
     require_known(config.encoder_names())
+    config = _with_its_folds(config, dataset, target.column)
     _take_up(out, config)
     split = _split(dataset, config, target.column)
     baseline = read_baseline(config, dataset, target.column, split)
@@ -145,6 +146,24 @@ def _take_up(out: Path, config: BakeoffConfig) -> None:
     if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").exists():
         raise InputError(f"{out}: is not empty and holds no bake-off; choose another --out")
     write_text(out / "config.yaml", write_yaml(told(config)))
+
+
+def _with_its_folds(config: BakeoffConfig, dataset: Dataset, target: str) -> BakeoffConfig:
+    """Name the folds that ``dermlab data split`` made, where they are the very ones that would be made here."""
+    from dermlab.data.splits import split_by_folds
+
+    if config.split is not None or config.folds is None or config.split_name in dataset.split_names():
+        return config
+    name = config.split_name.removesuffix(f"-seed{config.seed}")
+    if name not in dataset.split_names():
+        return config
+    made = split_by_folds(dataset, config.folds, n_repeats=config.repeats, target=target, seed=config.seed)
+    try:
+        there = dataset.read_split(name)
+    except InputError:  # of photos that are no longer there
+        return config
+    is_the_same = there["split"].astype(object).equals(made["split"].astype(object))
+    return config.model_copy(update={"split": name}) if is_the_same else config
 
 
 def _split(dataset: Dataset, config: BakeoffConfig, target: str) -> pd.DataFrame:

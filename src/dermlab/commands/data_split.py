@@ -98,7 +98,7 @@ class DataSplitResult:
             where = worst["split"] if len(assignments) == 1 else f"{worst['split']} of fold {worst['fold']}"
             points = f"{100 * worst['worst_deviation']:+.1f} points"
             lines.append(f"  farthest from the whole: {worst['worst_class']} in {where}, {points}")
-        lines.append(f"next: dermlab probe {self.data} --split {self.name} --encoder resnet50 --head linear --out run")
+        lines.append(f"next: dermlab probe {self.data} --split {self.name} --encoder histogram --head linear --out run")
         return lines
 
     @staticmethod

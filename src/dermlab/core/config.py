@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,7 +82,9 @@ def describe(error: ValidationError, model: type[BaseModel] | None = None, *, so
         if kind == "extra_forbidden":
             message = "no such field"
             if model is not None and len(fault["loc"]) == 1:
-                message += f"; the fields are {', '.join(model.model_fields)}"
+                near = difflib.get_close_matches(path, model.model_fields, n=1)
+                fields = f"the fields are {', '.join(model.model_fields)}"
+                message += f"; did you mean {near[0]!r}?" if near else f"; {fields}"
         elif kind == "missing":
             message = "is required"
         else:

@@ -36,7 +36,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 def cannot_write(path: str | Path, error: OSError) -> DermlabError:
     """Return the one-line error for a failed write: which file, why, what was kept."""
-    return DermlabError(f"{path}: cannot be written ({error.strerror or error}); what was finished before is kept")
+    return DermlabError(f"{path}: cannot be written ({error.strerror or error}); anything finished before is kept")
 
 
 def write_text(path: str | Path, text: str) -> Path:

@@ -313,7 +313,7 @@ def _bring_in(
     flying: deque[tuple[_Job, Future[_Outcome]]] = deque()
     with (
         journal.appending() as file,
-        progress("importing", total) as advance,
+        progress("importing", total, "files") as advance,
         ThreadPoolExecutor(threads or available_cores()) as pool,
     ):
 
