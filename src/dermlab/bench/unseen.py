@@ -184,10 +184,7 @@ def run_unseen(
     classes = tuple(settings.classes) or tuple(target.classes)
     _check(target, classes, settings)
     from dermlab.adapt.probe import read_or_make_split
-    from dermlab.models.known import require_known
 
-    if features is None:
-        require_known({"encoder": settings.encoder})
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "unseen")
     if folder.done:

@@ -71,7 +71,9 @@ def run(config: UnseenConfig) -> UnseenResult:
     from dermlab.core.device import resolve
     from dermlab.core.progress import note
     from dermlab.data.dataset import Dataset
+    from dermlab.models.known import require_known
 
+    require_known({"encoder": config.encoder})
     dataset = Dataset.open(config.data)
     runtime = resolve(config.device, config.precision)
     note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
