@@ -65,7 +65,9 @@ def optimiser_tensors(optimiser: torch.optim.Optimizer) -> tuple[dict[str, torch
                 tensors[f"{place}.{name}"] = value
             else:
                 numbers["state"].setdefault(str(place), {})[name] = value
-    for group in state["param_groups"]:
+    for place, group in enumerate(state["param_groups"]):
+        # Some of timm's count their steps in a tensor of the group.
+        tensors |= {f"group{place}.{k}": v for k, v in group.items() if isinstance(v, torch.Tensor)}
         plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str)}
         numbers["groups"].append(plain)
     return tensors, numbers
@@ -80,6 +82,9 @@ def restore_optimiser(
     parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         place, _, key = name.partition(".")
+        if place.startswith("group"):
+            fresh["param_groups"][int(place.removeprefix("group"))][key] = tensor.clone()
+            continue
         owner = parameters[int(place)]
         value = tensor
         if tensor.shape == owner.shape and tensor.ndim:

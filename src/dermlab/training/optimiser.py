@@ -18,7 +18,7 @@ Schedule = Literal["cosine", "step", "constant"]
 _NUMBERED = re.compile(r"^\d+$|_\d+$|^(layer|block|stage)\d+$")
 
 
-def layers_of(network: nn.Module) -> dict[str, int]:
+def layers_of(network: Any) -> dict[str, int]:
     """Return the depth of each parameter by name: 0 for the stem, then block by block, the last norm deepest.
 
     timm's networks say it themselves (``group_matcher``). Of others the numbered modules in the names are the blocks
@@ -52,7 +52,7 @@ def _block_of(name: str) -> str | None:
 
 
 def parameter_groups(
-    network: nn.Module,
+    network: Any,
     rate: float,
     *,
     weight_decay: float,
@@ -109,10 +109,10 @@ def make_optimiser(
     import timm.optim
 
     try:
-        extra = {} if betas is None else {"betas": betas}
+        extra: dict[str, Any] = {} if betas is None else {"betas": betas}
         return timm.optim.create_optimizer_v2(given, opt=name, lr=1e-3, momentum=momentum, **extra)
     except (ValueError, TypeError, AssertionError, ImportError) as error:
-        known = ", ".join(["adamw", "sgd", "rmsprop", *timm.optim.list_optimizers()[:12]])
+        known = ", ".join(["adamw", "sgd", "rmsprop", *map(str, timm.optim.list_optimizers()[:12])])
         raise InputError(f"optimiser: {name!r} is none ({first_line(error)}); there are {known} …") from None
 
 

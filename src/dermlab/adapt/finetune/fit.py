@@ -174,7 +174,7 @@ class _Training:
         self.network = build_network(settings, data.n_classes, data.n_questionnaire).to(runtime.device)
         self.average = AveragedWeights(self.network, settings.ema_decay) if settings.ema_decay else None
         preprocess = self.network.backbone.preprocess
-        self.statistics = {"mean": preprocess.mean, "std": preprocess.std, "device": runtime.device}
+        self.statistics: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "device": runtime.device}
         self.augment = None
         if settings.augmentation != "none" or settings.augmentation_changes:
             self.augment = preset(settings.augmentation, preprocess.size_px, **settings.augmentation_changes)

@@ -93,7 +93,7 @@ def _with_channels(encoder: Encoder, channels: tuple[int, ...]) -> Encoder:
     from dermlab.models.encoders import Encoder, fingerprint
 
     old = encoder.identity
-    arguments = {"channels": tuple(channels)}
+    arguments: dict[str, Any] = {"channels": tuple(channels)}
     try:
         network: Any = timm.create_model(
             old.architecture.partition(".")[0], pretrained=False, num_classes=0, **arguments
@@ -192,7 +192,8 @@ def train_mode(network: nn.Module) -> None:
 
 def frozen_state(network: nn.Module) -> dict[str, torch.Tensor]:
     """Return all tensors of the modules that a phase does not train: frozen parameters and their modules' buffers."""
-    state = {name: value for name, value in network.named_parameters() if not value.requires_grad}
+    state: dict[str, torch.Tensor] = {}
+    state |= {name: value for name, value in network.named_parameters() if not value.requires_grad}
     for prefix, module in network.named_modules():
         parameters = list(module.parameters())
         if parameters and not any(parameter.requires_grad for parameter in parameters):
