@@ -133,12 +133,35 @@ def test_one_column_for_the_positive_class(tmp_path: Path) -> None:
 def test_hard_labels(tmp_path: Path) -> None:
     table = pd.DataFrame({"image_id": list("abcd"), "label": ["x", "y", "x", "y"], "prediction": ["x", "y", "y", "z"]})
     table.to_csv(tmp_path / "t.csv", index=False)
-    read = read_predictions(tmp_path / "t.csv")
+    read = read_predictions(tmp_path / "t.csv", Columns(classes=("x", "y", "z")))
     assert read.classes == ("x", "y", "z")
     metrics = summarise(read, n_boot=100)
     assert metrics["top1"]["value"] == 0.5
     assert metrics["auroc"] == {"value": None, "low": None, "high": None}
     assert any("hard labels only" in text for text in metrics["warnings"])
+
+
+def test_a_misspelt_prediction_is_no_silent_error(tmp_path: Path) -> None:
+    table = pd.DataFrame({"image_id": list("abc"), "label": ["MEL", "NEV", "MEL"], "prediction": ["MEL", "NEV", "Mel"]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    with pytest.raises(InputError, match=r"row 4.*'Mel' is predicted.*did you mean 'MEL'\?.*--classes"):
+        read_predictions(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"'Mel' is not one of MEL, NEV; did you mean 'MEL'\?"):
+        read_predictions(tmp_path / "t.csv", Columns(classes=("MEL", "NEV")))
+
+
+@pytest.mark.parametrize("column", ["benign", "p_benign", "p:benign", "Benign"])
+def test_a_column_named_after_a_class_is_that_class(tmp_path: Path, column: str) -> None:
+    """Sorted, benign comes first and would be the negative class: its column is not read as that of malignant."""
+    table = pd.DataFrame({"image_id": list("abc"), "label": ["benign", "malignant", "benign"], column: [0.9, 0.2, 0.6]})
+    table.to_csv(tmp_path / "t.csv", index=False)
+    read = read_predictions(tmp_path / "t.csv", Columns(probability=column))
+    np.testing.assert_allclose(read.probabilities()[:, read.classes.index("benign")], table[column])
+    assert summarise(read, n_boot=100)["top1"]["value"] == 1.0
+    with pytest.raises(InputError, match=r"has the name of the first class.*--classes malignant,benign"):
+        read_predictions(tmp_path / "t.csv", Columns(probability=column, classes=("benign", "malignant")))
+    named = read_predictions(tmp_path / "t.csv", Columns(probability=column, classes=("malignant", "benign")))
+    np.testing.assert_allclose(named.probabilities()[:, 1], table[column])
 
 
 def test_labels_that_look_like_nothing_keep_their_names(tmp_path: Path) -> None:

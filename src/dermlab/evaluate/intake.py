@@ -5,6 +5,7 @@ What cannot be scored honestly is refused: missing scores, probabilities that ar
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dermlab.evaluate.predictions import KEYS, LEADING, PROBABILITY, TRUTH, Pred
 
 EXACT_SUM = 1e-6  # rounding of single precision: left as it is
 QUIET_SUM = 1e-3  # divided by the sum without a word
+SPOKEN = re.compile(r"^(p|prob|proba|probability|score)[ _:.-]+")  # how names of score columns begin
 LOOSE_SUM = 0.05  # many classes rounded to two decimals: divided by the sum, and said
 
 
@@ -159,9 +161,10 @@ class Check:
         """Raise at the first label that is none of the classes."""
         strange = np.flatnonzero((values.notna() & ~values.isin(list(classes))).to_numpy())
         if len(strange):
-            raise self.at(
-                int(strange[0]), column, f"{values.iloc[int(strange[0])]!r} is not one of {listed(classes, 40)}"
-            )
+            word = values.iloc[int(strange[0])]
+            near = nearest(word, classes)
+            hint = f"; did you mean {near!r}?" if near else ""
+            raise self.at(int(strange[0]), column, f"{word!r} is not one of {listed(classes, 40)}{hint}")
 
     def unique(self, table: pd.DataFrame, column: str) -> None:
         """Raise where an image occurs twice in a fold, or belongs to two units, or a unit to two groups."""
@@ -235,15 +238,43 @@ def _hard_labels(frame: pd.DataFrame, columns: Columns, check: Check) -> pd.Seri
 
 def _classes_seen(table: pd.DataFrame, columns: Columns, check: Check) -> tuple[str, ...]:
     """Return the classes of a table that does not name them: what occurs, sorted."""
-    seen = set(table["label"].dropna())
+    seen = sorted(set(table["label"].dropna()))
     if "prediction" in table:
-        return tuple(sorted(seen | set(table["prediction"])))
+        # A label that only predictions hold is as likely a misspelling, which would count as an error each time.
+        strange = np.flatnonzero(~table["prediction"].isin(seen).to_numpy())
+        if len(strange):
+            word = table["prediction"].iloc[int(strange[0])]
+            near = nearest(word, seen)
+            hint = f"did you mean {near!r}? " if near else ""
+            raise check.at(
+                int(strange[0]),
+                columns.prediction,
+                f"{word!r} is predicted, but no row's label is that ({listed(seen, 40)}); {hint}"
+                "If it is a class of its own, name all classes with --classes",
+            )
+        return tuple(seen)
     if len(seen) != 2:
         raise InputError(
-            f"{check.source}: --probability is for two classes, the labels are {listed(sorted(seen))}; "
+            f"{check.source}: --probability is for two classes, the labels are {listed(seen)}; "
             "give --classes NEGATIVE,POSITIVE"
         )
-    return tuple(sorted(seen))
+    assert columns.probability is not None
+    # "probability of malignant" is that of malignant, wherever it stands in the alphabet.
+    return tuple(reversed(seen)) if _bears(columns.probability, columns) == seen[0].casefold() else tuple(seen)
+
+
+def _bears(column: str, columns: Columns) -> str:
+    """Return the class that the name of a score column speaks of, in small letters: ``p_MEL`` is of ``mel``."""
+    return SPOKEN.sub("", column.removeprefix(columns.probability_prefix).casefold())
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known name that a word was most likely meant to be, whatever its capitals; None where none is near."""
+    import difflib
+
+    small = {name.casefold().strip(): name for name in known}
+    found = difflib.get_close_matches(word.casefold().strip(), list(small), n=1)
+    return small[found[0]] if found else None
 
 
 def _scores(frame: pd.DataFrame, columns: Columns, check: Check) -> tuple[np.ndarray | None, tuple[str, ...]]:
@@ -253,6 +284,13 @@ def _scores(frame: pd.DataFrame, columns: Columns, check: Check) -> tuple[np.nda
             raise check.missing(frame, columns.probability, "--probability")
         if len(columns.classes) not in (0, 2):
             raise InputError(f"{check.source}: --probability is for two classes, not for {len(columns.classes)}")
+        if columns.classes and _bears(columns.probability, columns) == columns.classes[0].casefold():
+            negative, positive = reversed(columns.classes)
+            raise InputError(
+                f"{check.source}: --probability {columns.probability!r} has the name of the first class, but is read "
+                f"as the probability of the second ({negative}); the positive class comes last: "
+                f"--classes {negative},{positive}"
+            )
         return check.numbers(frame, columns.probability)[:, None], columns.classes
     prefix, classes = columns.probability_prefix, columns.classes
     found = [str(name) for name in frame.columns if prefix and str(name).startswith(prefix)]
