@@ -222,7 +222,7 @@ def test_an_item_is_open_exactly_where_the_run_knows_nothing(record: dict[str, A
         assert (row["status"] == "answered") == (bool(row["answer"]) and not row["left"])
     rows = {(row["standard"], row["number"]): row for row in checklist.fill(record, further)}
     assert "69" in rows["CLAIM", "37"]["answer"] or "%" in rows["CLAIM", "37"]["answer"]
-    assert rows["CLAIM", "30"]["status"] == "answered"
+    assert rows["CLAIM", "30"]["status"] == "partly"  # measured with another model than the winner
     assert rows["TRIPOD+AI", "17"]["status"] == "open"  # ethics: no run knows
     assert "sex" in rows["TRIPOD+AI", "14"]["answer"]
 
@@ -291,3 +291,54 @@ def test_the_winners_run_folder_gets_the_card(record: dict[str, Any], tmp_path: 
     assert (tmp_path / winner["run"] / "MODEL_CARD.md").read_text(encoding="utf-8") == model_card(
         record, {"selective": {"skipped": "hard labels"}}
     )
+
+
+def item_of(record: dict[str, Any], parts: dict[str, Any], standard: str, number: str) -> dict[str, Any]:
+    rows = {(row["standard"], row["number"]): row for row in checklist.fill(record, parts)}
+    return rows[standard, number]
+
+
+def test_the_checklist_names_the_inputs_that_the_fitted_plans_hold(record: dict[str, Any]) -> None:
+    winner = next(item for item in record["candidates"] if item["winner"])
+    record["data"]["missing"].append({"column": "biopsed", "share": 0.0})
+    winner["questionnaire"] = ["age", "itch"]
+    answer = item_of(record, {}, "TRIPOD+AI", "9a")["answer"]
+    given, _, kept_out = answer.partition("never given to the model:")
+    assert "the photo and the questionnaire's age, itch" in given
+    assert "biopsed" not in given
+    assert "biopsed" in kept_out
+    del winner["questionnaire"]  # a record of an earlier version
+    unknown = item_of(record, {}, "TRIPOD+AI", "9a")
+    assert unknown["status"] == "partly"
+    assert "biopsed" not in unknown["answer"]
+
+
+def test_robustness_is_told_as_it_was_measured(record: dict[str, Any], further: dict[str, Any]) -> None:
+    other = item_of(record, further, "CLAIM", "30")
+    assert other["status"] == "partly"
+    assert "clip-fusion itself" in other["left"]
+    assert "200 of 842" in other["left"]
+    assert "lite0-fusion on 200 photos of 150 patients: 2 corruptions (hair, blur), severity 1, 3, 5" in other["answer"]
+    own = {"robustness": further["robustness"] | {"model": "clip-fusion", "n": 842}}
+    assert item_of(record, own, "CLAIM", "30")["status"] == "answered"
+    skipped = {"robustness": {"skipped": "looks at no photo"}}
+    assert item_of(record, skipped, "CLAIM", "30")["status"] == "open"
+
+
+def test_what_nobody_measured_is_not_ticked(record: dict[str, Any], further: dict[str, Any]) -> None:
+    assert item_of(record, {}, "TRIPOD+AI", "23a")["status"] == "partly"
+    assert item_of(record, further, "TRIPOD+AI", "23a")["status"] == "answered"
+    region = {"subgroups": {"columns": {"region": {}}}}
+    assert (
+        item_of(record, region, "TRIPOD+AI", "23a")["status"] == "partly"
+    )  # a place of the body is no group of people
+    for number in ("12f", "24"):
+        assert item_of(record, further, "TRIPOD+AI", number)["status"] == "open"
+
+
+def test_waived_overlap_is_not_called_unseen(record: dict[str, Any]) -> None:
+    assert item_of(record, {}, "CLAIM", "20")["status"] == "answered"
+    finding = {"code": "group-overlap", "severity": "error", "message": "3 patients stand in two parts.", "remedy": ""}
+    record["findings"].append(finding | {"waived": True})
+    assert item_of(record, {}, "CLAIM", "20")["status"] == "partly"
+    assert "3 patients stand in two parts" in item_of(record, {}, "CLAIM", "32")["answer"]

@@ -21,6 +21,7 @@ from dermlab.core.device import environment
 from dermlab.core.files import atomic_path, read_json
 
 FORMAT = 1
+PLANS = "checkpoints/*/questionnaire.json"  # what each fold of a run reads of the questionnaire
 COLUMNS = (
     *("candidate", "encoder", "head", "verdict", "val_score", "winner", "n_test", "top1", "top1_low", "top1_high"),
     *("top3", "balanced_accuracy", "macro_f1", "auroc", "ece", "seconds", "rank"),
@@ -92,7 +93,9 @@ def make_record(
         "findings": [{**finding.to_json(), "waived": finding.code in config.waive} for finding in findings],
         "waivers": list(waivers),
         "warnings": _warnings(outcomes, baseline),
-        "candidates": [_candidate(outcome) for outcome in outcomes],
+        "candidates": [
+            _candidate(outcome) | {"questionnaire": _columns_read(setting, outcome, outcomes)} for outcome in outcomes
+        ],
         "baseline": None
         if baseline is None
         else {"name": baseline.name, "path": str(config.baseline), "metrics": baseline.metrics},
@@ -138,10 +141,20 @@ def _dropped(setting: Setting, outcomes: Sequence[Outcome]) -> dict[str, str]:
     """Return the questionnaire columns that some fold of some candidate left out, with the reason."""
     dropped: dict[str, str] = {}
     for outcome in outcomes:
-        for file in sorted((setting.out / outcome.run).glob("checkpoints/*/questionnaire.json")) if outcome.run else []:
+        for file in sorted((setting.out / outcome.run).glob(PLANS)) if outcome.run else []:
             for column, reason in read_json(file)["dropped"].items():
                 dropped.setdefault(column, reason)
     return dropped
+
+
+def _columns_read(setting: Setting, outcome: Outcome, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the questionnaire columns that some fold of a candidate, or of an ensemble's members, was fitted with."""
+    members = [other for other in outcomes if other.name in outcome.weights] or [outcome]
+    columns: dict[str, None] = {}
+    for member in members:
+        for file in sorted((setting.out / member.run).glob(PLANS)) if member.run else []:
+            columns |= {entry["column"]: None for entry in read_json(file)["plan"]}
+    return list(columns)
 
 
 def _machine(setting: Setting) -> str:

@@ -16,10 +16,30 @@ from typing import Any
 import yaml
 
 from dermlab.core import words
+from dermlab.report import parts as pieces
 
 Json = dict[str, Any]
 STANDARDS = {"TRIPOD+AI": "TRIPOD+AI (2024)", "CLAIM": "CLAIM (2024 update)"}
 STATUSES = ("open", "partly", "answered")
+SEEN_IN_TRAINING = ("group-overlap", "duplicates", "near-duplicates")
+"""Findings of the audit that, waived, leave test photos or patients that the training part holds too."""
+
+PEOPLE = (
+    "sex",
+    "gender",
+    "age",
+    "skin_type",
+    "fitspatrick",
+    "fitzpatrick",
+    "phototype",
+    "ita_band",
+    "race",
+    "ethnicity",
+)
+"""How the names of columns begin that tell groups of people apart, and not photos, devices or places of the body."""
+
+Answer = str | tuple[str, str]
+"""What a run says to an item; with a second text: what it leaves to a person, though other runs may not."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +77,10 @@ def fill(record: Json, parts: Mapping[str, Json]) -> list[Json]:
     known = {name: fact(record, parts) for name, fact in FACTS.items()}
     rows = []
     for item in items():
-        answer = known[item.fact] if item.fact else ""
-        status = "open" if not answer else "partly" if item.left else "answered"
-        left = item.left or ("" if answer else "this run does not know it")
+        found = known[item.fact] if item.fact else ""
+        answer, more = (found, "") if isinstance(found, str) else found
+        left = "; ".join(text for text in (item.left, more) if text) or ("" if answer else "this run does not know it")
+        status = "open" if not answer else "partly" if left else "answered"
         rows.append(
             {
                 **{key: getattr(item, key) for key in ("standard", "number", "section", "asks")},
@@ -184,7 +205,7 @@ def _characteristics(record: Json, parts: Mapping[str, Json]) -> str:
     data = record["data"]
     totals = {name: sum(counts.values()) for name, counts in data["class_counts"].items()}
     text = "photos by class: " + ", ".join(f"{name} {words.count(n)}" for name, n in totals.items())
-    columns = list(parts.get("subgroups", {}).get("columns", {}))
+    columns = _columns(parts)
     return text + (f"; by {', '.join(columns)}: see the subgroups" if columns else "")
 
 
@@ -215,19 +236,32 @@ def _outcome(record: Json, parts: Mapping[str, Json]) -> str:
     return f"{data['target']}, {data['kind']}: {', '.join(names)}; scored by {data['unit']}"
 
 
-def _predictors(record: Json, parts: Mapping[str, Json]) -> str:
+def _predictors(record: Json, parts: Mapping[str, Json]) -> Answer:
+    """Name what the fitted model reads: columns as its plans hold them, not what the data set happens to have."""
     winner = _winner(record)
     if not winner:
         return ""
     asks = winner["head"] in ("fusion", "questionnaire") or any(
         "fusion" in name or "questionnaire" in name for name in winner["weights"]
     )
-    used = [row["column"] for row in record["data"]["missing"]]
-    out = [row["column"] for row in record["data"]["dropped"]]
+    columns = winner.get("questionnaire")
     looks = "the photo" if winner["encoder"] or winner["weights"] else ""
-    answers = f"the questionnaire's {', '.join(name for name in used if name not in out)}" if asks and used else ""
+    answers = ""
+    if asks and columns:
+        answers = f"the questionnaire's {', '.join(columns)}"
+    elif asks and columns is None:
+        answers = "the questionnaire"
     text = " and ".join(part for part in (looks, answers) if part) or "nothing but the class frequencies"
-    return text + (f"; left out because their blanks betray the label: {', '.join(out)}" if asks and out else "")
+    if not asks:
+        return text
+    betrayed = [row["column"] for row in record["data"]["dropped"]]
+    out = [name for name in betrayed if name not in (columns or ())]
+    text += f"; left out because their blanks betray the label: {', '.join(out)}" if out else ""
+    if columns is None:
+        return text, "which columns: those of the plans in the run's checkpoints/*/questionnaire.json"
+    other = [row["column"] for row in record["data"]["missing"]]
+    other = [name for name in other if name not in columns and name not in betrayed]
+    return text + (f"; never given to the model: {', '.join(other)}" if other else "")
 
 
 def _size(record: Json, parts: Mapping[str, Json]) -> str:
@@ -263,11 +297,31 @@ def _partitions(record: Json, parts: Mapping[str, Json]) -> str:
     return f"{how}{times} ({split['name']}), stratified by class; val, a part of its own, chose everything; by {groups}"
 
 
-def _disjoint(record: Json, parts: Mapping[str, Json]) -> str:
+def _disjoint(record: Json, parts: Mapping[str, Json]) -> Answer:
     groups = words.groups_word(record["data"]["group_by"])
-    overlap = [text for text in record["waivers"] if "overlap" in text or "duplicate" in text]
-    text = f"no two parts share any of the {groups}; checked by the audit, as are duplicates"
-    return text + (f"; waived: {'; '.join(overlap)}" if overlap else "")
+    overlap = seen_in_training(record)
+    if overlap:
+        return f"parts by {groups}, with exceptions that were waived: {'; '.join(overlap)}", "why these are no leak"
+    return f"no two parts share any of the {groups}; checked by the audit, as are duplicates"
+
+
+def seen_in_training(record: Json) -> list[str]:
+    """Return what the audit found, and a waiver let through, of test photos that the training part holds too."""
+    return [
+        item["message"].rstrip(".")
+        for item in record["findings"]
+        if item["code"] in SEEN_IN_TRAINING and item["severity"] == "error" and item.get("waived")
+    ]
+
+
+def _same_source(record: Json, parts: Mapping[str, Json]) -> str:
+    data = record["data"]
+    counts = ", ".join(f"{part['name']} {words.count(part['n'])}" for part in data["parts"])
+    fold = " in the first fold" if data["split"]["n_folds"] > 1 else ""
+    return (
+        f"one source, {data['name']}, divided at random and stratified by class ({counts} photos{fold}): the parts "
+        "differ by chance alone; class by class they stand in the report"
+    )
 
 
 def _model(record: Json, parts: Mapping[str, Json]) -> str:
@@ -340,8 +394,23 @@ def _performance(record: Json, parts: Mapping[str, Json]) -> str:
     return "; ".join(told)
 
 
+def _performance_of_people(record: Json, parts: Mapping[str, Json]) -> Answer:
+    text = _performance(record, parts)
+    people = [name for name in _columns(parts) if name.lower().startswith(PEOPLE)]
+    if not text:
+        return ""
+    if not people:
+        return text, "performance for groups of people: none was looked at"
+    return f"{text}; for groups of people ({', '.join(people)}), with n and interval, in the report"
+
+
+def _columns(parts: Mapping[str, Json]) -> list[str]:
+    """Return the columns that results were broken down by."""
+    return list(parts.get("subgroups", {}).get("columns", {}))
+
+
 def _by_group(record: Json, parts: Mapping[str, Json]) -> str:
-    columns = list(parts.get("subgroups", {}).get("columns", {}))
+    columns = _columns(parts)
     return f"performance by {', '.join(columns)}, with n and interval, in the report" if columns else ""
 
 
@@ -367,8 +436,25 @@ def _output(record: Json, parts: Mapping[str, Json]) -> str:
     return text
 
 
-def _robust(record: Json, parts: Mapping[str, Json]) -> str:
-    return "blur, noise, compression and the like at five severities: in the report" if "robustness" in parts else ""
+def _robust(record: Json, parts: Mapping[str, Json]) -> Answer:
+    """Tell what robustness.json holds, of which model; another model than the winner answers but a part."""
+    part = parts.get("robustness")
+    if not part or part.get("skipped") is not None:
+        return ""
+    found = part["corruptions"]
+    steps = sorted({step["severity"] for item in found for step in item["severities"]})
+    text = (
+        f"{part['model']} on {pieces.measured(part)}: {words.plural(len(found), 'corruption')} "
+        f"({', '.join(item['title'] for item in found)}), severity {', '.join(map(str, steps))}; in the report"
+    )
+    left = []
+    winner = _winner(record)
+    if winner and part["model"] != winner["name"]:
+        left.append(f"robustness of {winner['name']} itself: it was not measured")
+    metrics = winner.get("metrics") or {}
+    if part["n"] < metrics.get("n", 0):
+        left.append(f"the other test cases: {words.count(part['n'])} of {words.count(metrics['n'])} were used")
+    return (text, "; ".join(left)) if left else text
 
 
 def _failures(record: Json, parts: Mapping[str, Json]) -> str:
@@ -382,11 +468,13 @@ def _internal(record: Json, parts: Mapping[str, Json]) -> str:
     if not metrics:
         return ""
     groups = words.groups_word(record["data"]["group_by"])
-    return f"tested on {words.count(metrics['n_groups'])} {groups} of the same source that no training part held"
+    text = f"tested on {words.count(metrics['n_groups'])} {groups} of the same source"
+    overlap = seen_in_training(record)
+    return text + (f", not all of them unseen: {'; '.join(overlap)}" if overlap else " that no training part held")
 
 
 def _heterogeneity(record: Json, parts: Mapping[str, Json]) -> str:
-    columns = list(parts.get("subgroups", {}).get("columns", {}))
+    columns = _columns(parts)
     return f"by {', '.join(columns)}: see the subgroups" if columns else ""
 
 
@@ -410,7 +498,7 @@ def _input_handling(record: Json, parts: Mapping[str, Json]) -> str:
     return "files that cannot be read are set aside with a reason; a blank questionnaire answer is an answer of its own"
 
 
-FACTS: dict[str, Callable[[Json, Mapping[str, Json]], str]] = {
+FACTS: dict[str, Callable[[Json, Mapping[str, Json]], Answer]] = {
     "title": _title,
     "summary": _summary,
     "objective": _objective,
@@ -426,6 +514,7 @@ FACTS: dict[str, Callable[[Json, Mapping[str, Json]], str]] = {
     "missing": _missing,
     "partitions": _partitions,
     "disjoint": _disjoint,
+    "same_source": _same_source,
     "model": _model,
     "software": _software,
     "weights": _weights,
@@ -435,6 +524,7 @@ FACTS: dict[str, Callable[[Json, Mapping[str, Json]], str]] = {
     "measures": _measures,
     "uncertainty": _uncertainty,
     "performance": _performance,
+    "performance_of_people": _performance_of_people,
     "by_group": _by_group,
     "imbalance": _imbalance,
     "output": _output,
