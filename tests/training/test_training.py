@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
-from dermlab.core.errors import InputError
+from dermlab.core.errors import DermlabError, InputError
 from dermlab.training.checkpoint import load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
 from dermlab.training.optimiser import AveragedWeights, layers_of, make_optimiser, parameter_groups, rate_factor
 
@@ -118,3 +119,23 @@ def test_a_broken_checkpoint_and_an_unknown_optimiser_are_one_line(tmp_path: Pat
         load_checkpoint(tmp_path / "x.safetensors")
     with pytest.raises(InputError, match="'adamx' is none"):
         make_optimiser("adamx", parameter_groups(nn.Linear(1, 1), 1.0, weight_decay=0))
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "x.safetensors"
+    save_checkpoint(path, {"a": torch.ones(4)}, {"step": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # a write beyond fails as on a full disk
+    try:
+        with pytest.raises(DermlabError, match="cannot be written"):
+            save_checkpoint(path, {"a": torch.ones(4000)}, {"step": 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    tensors, record = load_checkpoint(path)
+    assert record["step"] == 1
+    assert torch.equal(tensors["a"], torch.ones(4))
+    assert [one.name for one in tmp_path.iterdir()] == ["x.safetensors"]

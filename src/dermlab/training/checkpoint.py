@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dermlab.core.errors import InputError, first_line
+from dermlab.core.errors import DermlabError, InputError, first_line
 from dermlab.core.files import json_ready
 from dermlab.models.weights import write_state
 
@@ -24,11 +24,22 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], recor
         path: of the file.
         tensors: any number of named tensors; they are written as they are, shared memory included.
         record: JSON-able facts: position, scores, history.
+
+    Raises:
+        DermlabError: the disk is full or the folder cannot be written; the file that was there is untouched.
     """
+    from safetensors import SafetensorError
+
     # Tensors that share memory would be refused: each goes as a copy of its own.
     own = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, **json_ready(dict(record))})
-    write_state(Path(path), own, {_HEADER: text})
+    try:
+        write_state(Path(path), own, {_HEADER: text})
+    except SafetensorError as error:  # safetensors' own word for a full disk
+        raise DermlabError(
+            f"{path}: cannot be written ({first_line(error)}); the checkpoint before is kept and the same command goes on "
+            "from it"
+        ) from None
 
 
 def load_checkpoint(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
