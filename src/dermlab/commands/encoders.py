@@ -142,6 +142,8 @@ def _checks(name: str, use: str | None) -> list[Check]:
     except InputError as error:
         return [*checks, Check("FAIL", "name", str(error))]
     checks.append(Check("PASS", "name", f"{parsed.library or 'local file'} {parsed.architecture or parsed.path}"))
+    if parsed.library in ("endpoint", "savedmodel"):
+        return [*checks, *_service_checks(name)]
     if parsed.library == "transformers":
         checks.append(_extra_check())
     checks += _licence_checks(name, use, runtime.device)
@@ -171,6 +173,20 @@ def _checks(name: str, use: str | None) -> list[Check]:
         )
     )
     return [*checks, _memory_check(identity.n_parameters)]
+
+
+def _service_checks(name: str) -> list[Check]:
+    """Open a service of another process or machine; nothing is sent to it."""
+    from dermlab.core.errors import DermlabError
+    from dermlab.models.remote import open_service
+
+    try:
+        service = open_service(name)
+    except DermlabError as error:
+        return [Check("FAIL", "service", str(error))]
+    identity = service.identity
+    found = f"{identity.architecture}, {identity.dim} numbers a photo at {identity.preprocess.size_px} px"
+    return [Check("PASS", "service", f"{found}; nothing was sent")]
 
 
 def _disk_checks(name: str, parsed: Any) -> list[Check]:

@@ -312,6 +312,10 @@ def _extractor(
         raise InputError(f"batch_size: must be at least 1, not {batch_size}")
     if name == histogram.NAME:
         return _histogram_extractor(batch_size or BATCH_SIZES["cpu"])
+    from dermlab.models.names import parse_name
+
+    if parse_name(name).library in ("endpoint", "savedmodel"):
+        return _service_extractor(name, size_px, fit)
     from dermlab.models.encoders import create_encoder, recall_encoder
 
     chosen = runtime or resolve()
@@ -340,6 +344,30 @@ def _extractor(
         return _forward(network, images, chosen, batch_size or _batch_size(chosen))
 
     return _Extractor(identity.to_dict(), identity.preprocess.recipe(), chosen, compute, compute_arrays)
+
+
+def _service_extractor(name: str, size_px: int | None, fit: str | None) -> _Extractor:
+    """Give the photos to another process or machine, which returns their vectors."""
+    from dermlab.models.remote import open_service
+
+    service = open_service(name, size_px=size_px, fit=fit)
+
+    def compute(pixels: Pixels, indices: np.ndarray) -> Computed:
+        service.announce(len(indices))
+        for start in range(0, len(indices), service.batch_size):
+            chosen = indices[start : start + service.batch_size]
+            batch = pixels.batch(chosen)
+            good = np.array([index not in pixels.failures for index in chosen.tolist()], bool)
+            if good.any():
+                yield chosen[good], service.embed(batch[good])
+
+    return _Extractor(
+        service.identity.to_dict(),
+        service.identity.preprocess.recipe(),
+        Runtime(device="cpu", precision="fp32", reason="the network runs elsewhere"),
+        compute,
+        lambda batches: (service.embed(batch) for batch in batches),
+    )
 
 
 def _histogram_extractor(batch_size: int) -> _Extractor:

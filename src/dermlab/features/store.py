@@ -23,6 +23,8 @@ LIBRARY_PACKAGES = {
     "timm": ("torch", "timm"),
     "transformers": ("torch", "transformers"),
     "dermlab": (),
+    "endpoint": (),
+    "savedmodel": (),
 }
 
 

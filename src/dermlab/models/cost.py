@@ -101,7 +101,7 @@ def measure(encoder: Encoder, runtime: Runtime, *, batch_size: int = 4, steps: i
     side = encoder.preprocess.size_px
     images = torch.randn(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0)).to(runtime.device)
     encoder.to(runtime.device)
-    kept = {} if train else None
+    kept: dict[int, int] | None = {} if train else None
     seconds = []
     for step in range(steps + 1):
         _synchronise(runtime.device)

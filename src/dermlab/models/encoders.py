@@ -245,7 +245,10 @@ def fingerprint(network: nn.Module, library: str, architecture: str, arguments: 
 def _parse(name: str) -> EncoderName:
     if name.strip().removesuffix(RANDOM) == "histogram":
         raise InputError("encoder 'histogram': is no network; dermlab.features.embed and dermlab probe take it")
-    return parse_name(name)
+    parsed = parse_name(name)
+    if parsed.library in ("endpoint", "savedmodel"):
+        raise InputError(f"encoder {name!r}: is no network of ours; dermlab embed and dermlab probe take it")
+    return parsed
 
 
 def _build(parsed: EncoderName, source: _Source, *, seed: int, size_px: int | None) -> Tower:

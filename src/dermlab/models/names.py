@@ -16,6 +16,8 @@ LIBRARIES = {
     "hf": "transformers",
     "hf-hub": "transformers",
     "checkpoint": "checkpoint",
+    "http": "endpoint",
+    "savedmodel": "savedmodel",
 }
 WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar", ".ckpt")
 
@@ -164,6 +166,16 @@ def parse_name(name: str) -> EncoderName:
             if rest.count("/") != 1:
                 raise InputError(f"encoder {name!r}: {rest!r} is neither a folder nor OWNER/NAME of a model hub")
             return EncoderName(text, library, rest, random=random)
+        if library == "savedmodel":
+            path = Path(rest).expanduser()
+            if not (path / "saved_model.pb").is_file():
+                raise InputError(f"encoder {name!r}: {path} is no SavedModel folder (it has no saved_model.pb)")
+            return EncoderName(text, library, None, path, random)
+        if library == "endpoint":
+            path = Path(rest).expanduser()
+            if not path.is_file():
+                raise InputError(f"encoder {name!r}: no such file: {path} (after http: comes the endpoint's YAML)")
+            return EncoderName(text, library, None, path, random)
         architecture, at, file = rest.partition("@")
         path_or_none = Path(file).expanduser() if at else None
         if path_or_none is not None and not path_or_none.exists():

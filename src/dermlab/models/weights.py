@@ -438,8 +438,10 @@ def _hub_errors(repository: str) -> Any:
         ) from None
     except HfHubHTTPError as error:
         raise MissingWeightsError(_refusal(_status(error), page, error)) from None
-    except LocalEntryNotFoundError:
-        raise MissingWeightsError("the hub could not be reached") from None
+    except LocalEntryNotFoundError as error:  # the client's word for any answer that it has no name for
+        status = _status(error.__cause__)
+        told = _refusal(status, page, error) if status is not None else "the hub could not be reached"
+        raise MissingWeightsError(told) from None
     except OSError as error:
         if "onsistency check" in str(error):
             raise MissingWeightsError("the download broke off or was changed on its way; try again") from None
