@@ -228,18 +228,47 @@ def _referral(part: Json) -> Json:
             ["wrong among the referred", percent(rule["error_referred"])],
             ["wrong among all, without referral", percent(rule["error_all"])],
         ]
+        if _refers_all(rule):
+            rows = [rows[0], rows[3]]  # none is kept: what is wrong among them is no number
         blocks.append(
             {"kind": "verdicts", "items": [{"said": _promise(p), **tag(p["verdict"])} for p in rule["promises"]]}
         )
         blocks.append(table(f"Rule {_rule(rule)}", [f"Rule {_rule(rule)}", "On test (95% interval)"], rows))
         by_class = [row(name, found["referred"], f"n = {found['n']:,}") for name, found in rule["per_class"].items()]
         blocks.append(details(f"Share of each class that {_rule(rule)} refers", forest(by_class)))
-    first = part["rules"][0]
+    told = "; ".join(f"{_rule(rule)} {_outcome(rule)}" for rule in part["rules"])
     sentence = (
-        f"A rule chosen on val and tested on {measured(part)}: {_rule(first)} refers "
-        f"{first['referred_per_100']['value']:.0f} of 100, and of those kept {percent(first['error_kept'])} are wrong."
+        f"{'A rule' if len(part['rules']) == 1 else 'Rules'} chosen on val and tested on {measured(part)}: {told}."
     )
     return {"sentence": sentence, "blocks": blocks}
+
+
+def _refers_all(rule: Json) -> bool:
+    return rule["coverage"]["value"] == 0
+
+
+def _outcome(rule: Json) -> str:
+    """Say what became of a rule on test: its promises first, then what it costs."""
+    if _refers_all(rule):
+        return "refers everybody, so it decides nothing"
+    reached = []
+    for promise in rule["promises"]:
+        found = "no case on test" if promise["found"]["value"] is None else percent(promise["found"])
+        held = {"held": "held", "broken": "not held", "cannot tell": "within chance of it"}[promise["verdict"]]
+        counts = f"n = {promise['n']:,}; {promise['aim']:.0%} promised, {held}"
+        if promise["kind"] == "error":
+            reached.append(f"keeps cases of which {found} are wrong ({counts})")
+        else:
+            reached.append(f"refers {found} of {'+'.join(promise['classes'])} ({counts})")
+    sure = (
+        ""
+        if any(p["kind"] == "error" for p in rule["promises"])
+        else (f"; of those kept {percent(rule['error_kept'])} are wrong")
+    )
+    helpless = sum(bool(fold.get("refers_all")) for fold in rule["thresholds"])
+    folds = f" (everybody in {helpless} of {len(rule['thresholds'])} folds)" if helpless else ""
+    total = f"refers {rule['referred_per_100']['value']:.0f} of 100 cases in all{folds}"
+    return f"{' and '.join(reached)}, and {total}{sure}"
 
 
 def _rule(rule: Json) -> str:
