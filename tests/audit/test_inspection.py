@@ -200,3 +200,16 @@ def test_who_groups_by_lesion_divides_patients_on_purpose(clinic: Path, tmp_path
     dataset.write_split("main", pd.DataFrame({"image_id": dataset.image_ids, "split": parts, "fold": 0, "repeat": 0}))
     (finding,) = of(audit(dataset), "group-overlap")
     assert finding.severity == "warning"
+
+
+def test_a_data_set_without_labels_is_not_passed_as_clean(clinic: Path, tmp_path: Path) -> None:
+    import shutil
+
+    folder = Path(shutil.copytree(clinic, tmp_path / "bare"))
+    dataset = Dataset.open(folder)
+    bare = Dataset.write(folder, dataset.manifest, dataset.card.model_copy(update={"targets": ()}))
+    (finding,) = of(audit(bare), "no-target")
+    assert finding.severity == "warning"
+    assert "no leak was looked for" in finding.message
+    assert "--label_column" in finding.remedy
+    assert of(audit(dataset), "no-target") == []

@@ -192,6 +192,10 @@ def _dataset_findings(
     findings += contradiction_findings(name, dataset.manifest, dataset.card.targets)
     if labels is not None:
         findings += _leak_findings(name, dataset, labels, headers, inputs)
+    if not dataset.card.targets:
+        message = f"{name}: no column holds labels: nothing can be trained or scored, and no leak was looked for."
+        remedy = "Name the column: 'dermlab data import … --label_column COLUMN', or 'targets:' in card.yaml."
+        findings.append(Finding("no-target", "warning", message, {"columns": list(dataset.manifest.columns)}, remedy))
     return findings
 
 
