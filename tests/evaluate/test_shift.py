@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.metrics import precision_score, recall_score
 
 from dermlab.core.errors import InputError
 from dermlab.evaluate.shift import (
@@ -153,3 +154,34 @@ def test_priors_name_every_class(table: Any) -> None:
     shares = class_shares(table(), "test")
     assert sum(shares.values()) == pytest.approx(1)
     assert shares["NEV"] == pytest.approx((table().frame["label"] == "NEV").mean(), abs=1e-5)
+
+
+def test_what_the_correction_costs_each_class_stands_beside_the_accuracy(table: Any) -> None:
+    before = table()
+    shares = dict(zip(before.classes, (0.02, 0.02, 0.02, 0.94), strict=True))
+    same = dict.fromkeys(before.classes, 0.25)
+    after, told = prior_shift(before, train_priors=same, prevalence=shares, n_boot=200)
+    assert told["majority"] == {"class": "NEV", "top1": pytest.approx(0.94)}
+    label = before.frame["label"].to_numpy()
+    weight = np.array([shares[name] / np.mean(label == name) for name in label])
+    for side, one in (("before", before), ("after", after)):
+        called = np.array(one.classes)[one.predicted()]
+        for name in before.classes:
+            found = told["per_class"][name]
+            assert found["n"] == (label == name).sum()
+            assert found["recall"][side]["value"] == pytest.approx(recall_score(label == name, called == name))
+            expected = precision_score(label == name, called == name, sample_weight=weight)
+            assert found["ppv"][side]["value"] == pytest.approx(expected)
+            rightly_not = recall_score(label != name, called != name, sample_weight=weight)
+            assert found["specificity"][side]["value"] == pytest.approx(rightly_not)
+    lost = told["per_class"]["MEL"]["recall"]["difference"]
+    assert lost["value"] < 0
+    assert lost["low"] <= lost["value"] <= lost["high"]
+
+
+def test_shares_in_percent_are_divided_and_said(table: Any) -> None:
+    same = dict.fromkeys(table().classes, 0.25)
+    _, told = prior_shift(table(), train_priors=same, prevalence=dict.fromkeys(same, 25.0), n_boot=100)
+    assert "the prevalence stated sums to 100, not 1: each share was divided by that" in told["warnings"]
+    _, quiet = prior_shift(table(), train_priors=same, prevalence=same, n_boot=100)
+    assert not [text for text in quiet["warnings"] if "sums to" in text]

@@ -342,3 +342,27 @@ def test_waived_overlap_is_not_called_unseen(record: dict[str, Any]) -> None:
     record["findings"].append(finding | {"waived": True})
     assert item_of(record, {}, "CLAIM", "20")["status"] == "partly"
     assert "3 patients stand in two parts" in item_of(record, {}, "CLAIM", "32")["answer"]
+
+
+def test_a_prevalence_that_hides_the_ill_leads_with_what_is_lost(further: dict[str, Any]) -> None:
+    part = json.loads(json.dumps(further["prior_shift"]))
+    part["top1"] = {
+        "before": estimate(0.914, 0.01),
+        "after": estimate(0.968, 0.01),
+        "difference": estimate(0.054, 0.01),
+    }
+    part["majority"] = {"class": "ACK", "top1": 0.97}
+    part["per_class"]["MEL"]["recall"] = {
+        "before": estimate(0.816, 0.05),
+        "after": estimate(0.492, 0.05),
+        "difference": estimate(-0.324, 0.05),
+    }
+    shown = next(item for item in parts.view({"prior_shift": part}) if item["name"] == "prior_shift")
+    words = shown["sentence"]
+    assert words.index("49.2%") < words.index("96.8%")
+    assert "81.6%" in words
+    assert "always answering ACK would be right in 97.0%" in words
+    assert shown["tone"] == "bad"
+    heads = [cell["text"] for block in shown["blocks"] if block["kind"] == "table" for cell in block["head"]]
+    assert "Corrected from (val)" in heads
+    assert not [head for head in heads if "training" in head]

@@ -16,6 +16,7 @@ import pandas as pd
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import CaseSets, case_sets
+from dermlab.evaluate.fitting import Weighted, as_ratios
 from dermlab.evaluate.intake import as_text, listed
 from dermlab.evaluate.intervals import interval, resample
 from dermlab.evaluate.metrics import Evaluation
@@ -25,6 +26,7 @@ SMALLEST = 1e-12
 FLOOR = 1e-6  # a class that a prior calls impossible could never come back
 MAX_STEPS = 1000
 TOLERANCE = 1e-8
+ROUNDED = 0.005  # stated shares may be rounded by so much in all
 
 
 def hierarchy_map(hierarchy: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -206,12 +208,18 @@ def prior_shift(
         The table with the corrected rows of ``split``, and a dictionary for JSON::
 
             {"n", "n_groups", "unit", "group_by", "stated": bool, "classes",
-             "train": {class: share}, "test": {class: share},      # labels of the split, for comparison
+             "train": {class: share},                              # ``train_priors``: of val, where it comes from there
+             "test": {class: share},                               # labels of the split, for comparison
              "estimated": {class: {value, low, high}},             # by EM, from probabilities alone
              "used": {class: share},
              "top1": {"before", "after", "difference": {value, low, high}},
                 # accuracy at the shares used: recall of each class, weighted by them; the difference is paired
+             "majority": {"class", "top1"},   # always answering the commonest class at the shares used
+             "per_class": {class: {"n", "recall": PAIR, "specificity": PAIR, "ppv": PAIR}},
+                # specificity and ppv at the shares used: cases are weighted by their class's share there
              "changed": share of units decided otherwise, "warnings"}
+
+        where ``PAIR`` is ``{"before", "after", "difference"}``, each ``{value, low, high}``, the difference paired.
 
     Raises:
         InputError: hard labels, a multi-label target, unknown classes, negative shares.
@@ -246,6 +254,9 @@ def prior_shift(
     changed = np.mean([(a.predicted != b.predicted).mean() for a, b in zip(found.sets, after.sets, strict=True)])
     counts = np.mean([np.bincount(one.truth, minlength=len(classes)) for one in found.sets], axis=0)
     warnings = [*predictions.warnings, *found.warnings]
+    stated = 1.0 if prevalence is None else sum(map(float, prevalence.values()))
+    if abs(stated - 1) > ROUNDED:
+        warnings.append(f"the prevalence stated sums to {stated:g}, not 1: each share was divided by that")
     absent = [name for name, n, share in zip(classes, counts, used, strict=True) if n == 0 and share > 0]
     if absent:
         warnings.append(f"no case of {', '.join(absent)}: the accuracy at the stated prevalence leaves them out")
@@ -270,8 +281,53 @@ def prior_shift(
                 values[1] - values[0], replicates[1] - replicates[0], n_groups, level=level
             ).to_dict(),
         },
+        "majority": {"class": classes[int(used.argmax())], "top1": float(used.max())},
+        "per_class": _per_class(found, after, used / np.maximum(counts / counts.sum(), SMALLEST), n_boot, seed, level),
         "changed": float(changed),
         "warnings": list(dict.fromkeys(warnings)),
+    }
+
+
+def _per_class(
+    before: CaseSets, after: CaseSets, weights: np.ndarray, n_boot: int, seed: int, level: float
+) -> dict[str, dict[str, Any]]:
+    """Return recall, specificity and precision by class, before and after, each case counted by its class's weight."""
+    classes = before.sets[0].classes
+    drawn = []
+    for side in (before, after):
+        quantities: dict[str, list[Weighted]] = {}
+        for code, name in enumerate(classes):
+            own = [one.truth == code for one in side.sets]
+            called = [one.predicted == code for one in side.sets]
+            share = [weights[one.truth] for one in side.sets]
+            quantities[f"recall:{name}"] = [(c, o * 1.0) for c, o in zip(called, own, strict=True)]
+            quantities[f"specificity:{name}"] = [(~c, ~o * w) for c, o, w in zip(called, own, share, strict=True)]
+            quantities[f"ppv:{name}"] = [(o, c * w) for c, o, w in zip(called, own, share, strict=True)]
+        drawn.append(as_ratios(side, quantities))
+    values = [one.value() for one in drawn]
+    draws = resample(drawn, n_boot=n_boot, seed=seed)
+    holders = [
+        len(np.unique(np.concatenate([one.group[one.truth == code] for one in before.sets])))
+        for code in range(len(classes))
+    ]
+
+    def pair(kind: str, code: int) -> dict[str, Any]:
+        name = f"{kind}:{classes[code]}"
+        n_groups = holders[code] if kind == "recall" else len(before.groups)
+        (was, now), (old, new) = (one[name] for one in values), (one[name] for one in draws)
+        sides = {"before": (was, old), "after": (now, new), "difference": (now - was, new - old)}
+        return {key: interval(*side, n_groups, level=level).to_dict() for key, side in sides.items()}
+
+    units = [
+        np.concatenate([unit[one.truth == code] for unit, one in zip(before.unit, before.sets, strict=True)])
+        for code in range(len(classes))
+    ]
+    return {
+        name: {
+            "n": len(np.unique(units[code])),
+            **{kind: pair(kind, code) for kind in ("recall", "specificity", "ppv")},
+        }
+        for code, name in enumerate(classes)
     }
 
 

@@ -489,19 +489,52 @@ def _frequency(part: Json) -> Json:
 
 
 def _prior_shift(part: Json) -> Json:
-    top1 = part["top1"]
+    top1, floor = part["top1"], part["majority"]
     stated = "stated" if part["stated"] else "estimated from the photos"
     after, before = (_score(top1[key]) for key in ("after", "before"))
+    moved = {
+        name: found["recall"]["difference"]
+        for name, found in part["per_class"].items()
+        if found["recall"]["difference"]["value"] is not None
+    }
+    fewer = sorted((name for name in moved if (moved[name]["high"] or 0) < 0), key=lambda name: moved[name]["value"])
+    told = []
+    for name in fewer[:LOST]:
+        recall = part["per_class"][name]["recall"]
+        told.append(
+            f"{name}, {percent(recall['after'])} instead of {percent(recall['before'])} (n = "
+            f"{part['per_class'][name]['n']:,})"
+        )
+    more = f", and fewer of {len(fewer) - LOST} more" if len(fewer) > LOST else ""
+    lost = f"it finds fewer of {'; of '.join(told)}{more}. In exchange, " if told else ""
+    beaten = floor["top1"] >= (top1["after"]["value"] or 0.0)
     sentence = (
-        f"With its probabilities corrected for the prevalence {stated}, its accuracy there is {after} instead of "
-        f"{before}, {change(top1['difference'], 'share')} points; {words.whole(part['changed'])} of the answers change."
+        f"With its probabilities corrected for the prevalence {stated}, {lost}its accuracy there "
+        f"is {after} instead of {before}, {change(top1['difference'], 'share')} points; always answering "
+        f"{floor['class']} would be right in {words.score(floor['top1'])}"
+        f"{', no less: accuracy says nothing here' if beaten else ''}. {words.whole(part['changed'])} of the answers "
+        "change."
     )
+    heads = ["Class", "n", "Recall before", "after", "Specificity before", "after", "Precision before", "after"]
     rows = [
-        [name, words.whole(part["train"][name]), words.whole(part["test"][name]), words.whole(part["used"][name])]
-        for name in part["classes"]
+        [name, f"{found['n']:,}", *(percent(found[kind][side]) for kind in _AT_PREVALENCE for side in _SIDES)]
+        for name, found in part["per_class"].items()
     ]
-    heads = ["Class", "In training", "On test", f"Used ({stated})"]
-    return {"sentence": sentence, "blocks": [table("Class shares", heads, rows)]}
+    shares = [[name, *(words.score(part[key][name]) for key in ("train", "test", "used"))] for name in part["classes"]]
+    return {
+        "sentence": sentence,
+        "tone": "bad" if fewer or beaten else "",
+        "blocks": [
+            table("Class by class, before and after the correction", heads, rows),
+            text("Specificity and precision (positive predictive value) are those at the prevalence used."),
+            table("Class shares", ["Class", "Corrected from (val)", "On test", f"Used ({stated})"], shares),
+        ],
+    }
+
+
+_AT_PREVALENCE = ("recall", "specificity", "ppv")
+_SIDES = ("before", "after")
+LOST = 3  # so many classes that are found less often are told in the sentence
 
 
 def _score(value: Json | float | None) -> str:
