@@ -37,8 +37,8 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], recor
         write_state(Path(path), own, {_HEADER: text})
     except SafetensorError as error:  # safetensors' own word for a full disk
         raise DermlabError(
-            f"{path}: cannot be written ({first_line(error)}); the checkpoint before is kept and the same command goes on "
-            "from it"
+            f"{path}: cannot be written ({first_line(error)}); the checkpoint before is kept, and the same command "
+            "goes on from it"
         ) from None
 
 
