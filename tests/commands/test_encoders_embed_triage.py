@@ -109,3 +109,26 @@ def test_embed_without_weights_is_one_line(clinic, capsys):
     line = capsys.readouterr().err.strip()
     assert line.startswith("error: encoder resnet50: its weights are not on this machine")
     assert "\n" not in line
+
+
+def test_a_check_holds_the_download_against_the_free_disk(capsys, monkeypatch):
+    import shutil
+    from types import SimpleNamespace
+
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1e9))
+    assert main(["encoders", "--check", "medsiglip"]) == 1
+    text = capsys.readouterr().out
+    assert "FAIL  disk: the weights are at least 1.7 GB to fetch, 1.0 GB are free" in text
+    assert "FAIL  weights" not in text  # nothing is fetched onto a disk that cannot hold it
+
+
+def test_the_cost_of_an_encoder_is_told_before_it_is_run(capsys):
+    assert main(["encoders", "--cost", "medsiglip", "--images", "293000", "--images_per_second", "1.3", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["hours"] == pytest.approx(62.6, abs=0.1)
+    assert told["measured"] is None
+    assert main(["encoders", "--cost", "timm:test_vit", "--train", "--images", "1000", "--price_per_hour", "3.29"]) == 0
+    text = capsys.readouterr().out
+    assert "measured on cpu" in text
+    assert "price:" in text
+    assert "memory:" in text
