@@ -110,3 +110,14 @@ def test_too_few_data_sets_are_told_and_too_little_is_refused() -> None:
         across(pd.DataFrame({"a": [0.1, 0.2]}))
     with pytest.raises(InputError, match="no value of b on 1"):
         across(pd.DataFrame({"a": [0.1, 0.2], "b": [0.3, np.nan]}))
+
+
+@pytest.mark.parametrize("gap", [[0.01] * 5, [0.02, 0.02, 0.02, 0.03, 0.05], [0.01, 0.01, 0.02, -0.03, 0.04, 0.04]])
+def test_ties_on_few_data_sets_give_the_exact_p(gap: list[float]) -> None:
+    """Brute force over all signs; five wins cannot be significant, however equal they are."""
+    found = across(pd.DataFrame({"a": 0.5 + np.array(gap), "b": 0.5}))["pairs"][0]
+    ranks = scipy.stats.rankdata(np.abs(np.round(gap, 12)))
+    sums = np.array(list(itertools.product([-1, 1], repeat=len(gap)))) @ ranks
+    assert found["p"] == pytest.approx(np.mean(np.abs(sums) >= abs(np.sign(gap) @ ranks) - 1e-9))
+    assert found["p"] >= 0.0625
+    assert found["verdict"] == "cannot tell apart"
