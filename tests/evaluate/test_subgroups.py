@@ -338,3 +338,11 @@ def test_a_table_without_columns_says_so(tmp_path: Any) -> None:
     assert found["overall"]["top1"]["value"] is not None
     with pytest.raises(InputError, match="no image of it"):
         with_columns(described(tmp_path), pd.DataFrame({"image_id": ["zzz"], "sex": ["a"]}))
+
+
+def test_levels_without_a_spread_have_no_interval() -> None:
+    """Thirty of thirty right on both sides is not the certainty that the levels are alike."""
+    found = range_interval(np.array([1.0, 1.0]), np.ones((2, 200)), 30, 0.95)
+    assert found.value == 0
+    assert np.isnan(found.low)
+    assert np.isnan(found.high)

@@ -487,14 +487,14 @@ class _Column:
             value = np.array([values[f"{rate}:{code}"] for code in codes])
             replicates = np.stack([draws[f"{rate}:{code}"] for code in codes])
             gap = range_interval(value, replicates, holders, self.settings.level)
-            gaps[rate] = replace(gap, high=min(1.0, gap.high))  # a rate cannot differ by more
+            gaps[rate] = replace(gap, high=float(np.minimum(1.0, gap.high)))  # a rate cannot differ by more
             if rate == "selection_rate":
                 result["demographic_parity_difference"] = gaps[rate].to_dict()
                 result["demographic_parity_ratio"] = _ratio_interval(value, replicates, holders, self.settings.level)
         odds = [gaps[rate] for rate in RATES[1:] if rate in gaps]
         if odds:
             # The larger of two ranges lies between the larger of their lower and the larger of their upper ends.
-            value, low, high = (max(getattr(one, end) for one in odds) for end in ("value", "low", "high"))
+            value, low, high = (float(np.max([getattr(one, end) for one in odds])) for end in ("value", "low", "high"))
             result["equalized_odds_difference"] = Estimate(value, low, high, "range").to_dict()
         return result
 
@@ -539,8 +539,8 @@ def range_interval(values: np.ndarray, replicates: np.ndarray, n_groups: int, le
     error = (replicates[first] - replicates[second])[:, known] - difference[:, None]
     spread = np.sqrt((error**2).mean(axis=1))
     moving = spread > 0
-    if not moving.any():
-        return Estimate(value, value, value, "range")
+    if not moving.any():  # all right or none in every level: the bootstrap knows no spread, which is not certainty
+        return Estimate(value, np.nan, np.nan, "range")
     largest = (np.abs(error[moving]) / spread[moving, None]).max(axis=0)
     reach = float(np.quantile(largest, 1 - 2 * expanded((1 - level) / 2, n_groups)))
     distance = np.abs(difference)
