@@ -328,7 +328,8 @@ def test_an_end_that_some_replicates_never_reach_is_open() -> None:
 def test_identical_encoders_cannot_be_told_apart() -> None:
     read = {(name, "knn", "percent"): shifted(1, 0.02) for name in ("a", "b")}
     _, ratios = module._needed(read, Curves(heads=("knn",)), ["a", "b"], 100)
-    assert {entry["verdict"] for entry in ratios} == {"cannot tell apart"}
+    verdicts = {headline: {e["verdict"] for e in ratios if e["headline"] is headline} for headline in (True, False)}
+    assert verdicts == {True: {"cannot tell apart"}, False: {"not tested"}}
 
 
 def test_the_command_writes_json_table_and_pictures(clinic: Path, tmp_path: Path, capsys) -> None:
@@ -359,3 +360,14 @@ def test_a_wrong_turn_is_one_line(change: list[str], expected: str, clinic: Path
     words = ["label-efficiency", str(clinic), "--encoder", "histogram", "--out", str(tmp_path / "x")]
     assert main([*words, *change]) == 2
     assert expected in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_the_p_of_a_ratio_goes_with_its_interval_where_patients_are_few() -> None:
+    """With six patients the interval is widened; p is that at which it would just reach 1."""
+    rng = np.random.default_rng(0)
+    needed = np.exp(rng.normal(0.0, 1.0, 4000))
+    for shift in (2.2, 2.5, 2.8, 3.1):
+        found = module._ratio((float(np.exp(-shift)), needed * np.exp(-shift)), (1.0, np.ones(4000)), 6)
+        assert (found["ratio"]["high"] < 1) == (found["p"] < 0.05)
+    few = module._ratio((float(np.exp(-2.2)), needed * np.exp(-2.2)), (1.0, np.ones(4000)), 6)
+    assert few["p"] > 0.05  # as if patients were many, it would be .03

@@ -29,8 +29,8 @@ from dermlab.core.fingerprint import hash_json
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import Cases
-from dermlab.evaluate.compare import holm
-from dermlab.evaluate.intervals import expanded, resample
+from dermlab.evaluate.compare import bootstrap_p, holm, number
+from dermlab.evaluate.intervals import expanded, interval, resample
 from dermlab.evaluate.metrics import Evaluation, metric
 from dermlab.features.neighbours import Neighbourhood, nearest
 
@@ -541,7 +541,7 @@ def _report(
                     single = np.stack([one[name] for one in drawn])
                     mean = _mean_over_draws(single, weights)
                     value = float(np.nanmean([one[name] for one in each]))
-                    point[name] = _interval(value, mean, scoring.n_groups)
+                    point[name] = interval(value, mean, scoring.n_groups, level=LEVEL).to_dict()
                     if name == first:
                         low, high = np.nanquantile(single, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
                         spread = float(np.std([one[name] for one in each], ddof=1)) if len(each) > 1 else 0.0
@@ -615,12 +615,12 @@ class _Scoring:
         parts: list[list[int]] = []
         seen: set[int] = set()
         # Folds that share no unit are pooled; where they meet again (another repeat) a new set begins.
-        for number, fold in enumerate(folds):
+        for place, fold in enumerate(folds):
             mine = set(units[start : start + len(fold.test)].tolist())
             if not parts or seen & mine:
                 parts.append([])
                 seen = set()
-            parts[-1].append(number)
+            parts[-1].append(place)
             seen |= mine
             start += len(fold.test)
         starts = np.cumsum([0] + [len(fold.test) for fold in folds])
@@ -675,15 +675,6 @@ def _mean_over_draws(single: np.ndarray, weights: np.ndarray) -> np.ndarray:
     known = ~np.isnan(single)
     total = (weights * known).sum(axis=0)
     return np.where(total > 0, (weights * np.where(known, single, 0)).sum(axis=0) / np.maximum(total, 1), np.nan)
-
-
-def _interval(value: float, replicates: np.ndarray, n_groups: int) -> dict[str, float | None]:
-    known = replicates[~np.isnan(replicates)]
-    if n_groups < 2 or len(known) < 2:
-        return {"value": value, "low": None, "high": None}
-    tail = expanded((1 - LEVEL) / 2, n_groups)
-    low, high = np.quantile(known, [tail, 1 - tail])
-    return {"value": value, "low": float(low), "high": float(high)}
 
 
 def _short_classes(classes: Sequence[str], available: np.ndarray, settings: Curves) -> list[str]:
@@ -797,10 +788,11 @@ def _ratio(a: tuple[float, np.ndarray], b: tuple[float, np.ndarray], n_groups: i
     if len(known) < (1 - UNDEFINED_SHARE) * len(replicates):
         ratio = {"value": value, "low": None, "high": None}
         return {**nothing, "ratio": ratio, "verdict": "not tested"}
-    side = min((known <= 1).sum(), (known >= 1).sum())
+    with np.errstate(divide="ignore"):
+        logarithms = np.log(known)  # above or below 0 as the ratio is above or below 1
     return {
         "ratio": _open_interval(value, known, 0.0, np.inf, n_groups),
-        "p": float(min(1.0, 2 * (side + 1) / (len(known) + 1))),
+        "p": number(bootstrap_p(logarithms, n_groups)),
         "p_adjusted": None,
         "verdict": "not tested",
     }
