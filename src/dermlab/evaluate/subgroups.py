@@ -494,8 +494,8 @@ class _Column:
         odds = [gaps[rate] for rate in RATES[1:] if rate in gaps]
         if odds:
             # The larger of two ranges lies between the larger of their lower and the larger of their upper ends.
-            ends = [float(np.max([getattr(one, end) for one in odds])) for end in ("value", "low", "high")]
-            result["equalized_odds_difference"] = Estimate(*ends, "range").to_dict()
+            largest, low, high = (float(np.max([getattr(one, end) for one in odds])) for end in ("value", "low", "high"))
+            result["equalized_odds_difference"] = Estimate(largest, low, high, "range").to_dict()
         return result
 
     def _base(self, terms: Sequence[Mapping[str, Any]], rate: str, code: int) -> float:
