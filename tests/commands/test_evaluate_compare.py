@@ -57,7 +57,8 @@ def test_what_evaluate_wrote_can_be_compared(tmp_path: Path, capsys: pytest.Capt
     assert main([*words, "--n_boot", "200", "--n_permutations", "499", "--margin", "0.02"]) == 0
     out = capsys.readouterr().out
     assert "150 units of 50 groups (patient), paired" in out
-    assert "strong better (within 0.02: strong not worse)" in out
+    assert "strong better (strong is not worse by more than 2 points)" in out
+    assert "one margin for all metrics: 2 points or 0.02" in out
     assert "rank: strong 1, weak 2" in out
     comparison = json.loads((tmp_path / "cmp" / "comparison.json").read_text())
     promised = {"a", "b", "metric", "n", "n_groups", "difference", "low", "high", "p", "p_adjusted", "test"}

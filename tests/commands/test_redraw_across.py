@@ -122,7 +122,8 @@ def test_compare_sets_seeds_beside_patients_where_tables_carry_them(
     words = ["compare", *stacked, *options, "--n_boot", "200", "--n_permutations", "99", "--out", str(tmp_path / "cmp")]
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert "over training seeds and 100 groups (patient), 300 units" in out
+    assert out.startswith("recipes, over training seeds and 100 groups (patient), 300 units")
+    assert out.index(" better") < out.index("these trained models only (narrower") < out.index("300 units of 100")
     found = json.loads((tmp_path / "cmp" / "seeds.json").read_text())
     assert [recipe["n_seeds"] for recipe in found["recipes"]] == [3, 3]
     assert [entry["metric"] for entry in found["comparisons"]] == ["auroc", "sens@spec=0.8"]

@@ -454,3 +454,11 @@ def test_photos_twice_over_leave_every_comparison_as_it_is(table: Callable[..., 
         for key in ("difference", "low", "high", "p", "p_equivalence", "groups_needed"):
             assert one[key] == pytest.approx(other[key], abs=1e-9), (one["metric"], key)
         assert other["n"] == 2 * one["n"]
+
+
+def test_a_margin_in_points_is_refused_for_what_lies_within_0_and_1(table: Callable[..., Any]) -> None:
+    """Two points are 0.02: a margin of 2 would call everything equivalent."""
+    tables = {"a": table(0, name="a"), "b": table(0, name="b", skill=2.0)}
+    for metrics in (["top1"], ["log_loss", "auroc"]):
+        with pytest.raises(InputError, match=r"margin: 2 is more than .*; 0\.02 means 2 percentage points"):
+            compare_predictions(tables, metrics=metrics, margin=2.0, n_boot=100, n_permutations=99)

@@ -66,6 +66,9 @@ def test_accuracy_is_analysed_as_obuchowski_and_rockette_do(table: Callable[...,
     recipe = found["recipes"][0]["metrics"]["top1"]
     assert recipe["value"] == pytest.approx(means[0].mean())
     assert recipe["by_seed"] == pytest.approx(means[0].tolist())
+    assert recipe["sd_runs"] == pytest.approx(means[0].std(ddof=1))
+    assert recipe["sd_seeds"] < recipe["sd_runs"]  # part of the plain one is the noise of the photos
+    assert any(f"SD over its seeds {recipe['sd_runs']:.4f}" in line for line in lines(found))
     assert recipe["sd_groups"] == pytest.approx(np.sqrt(np.trace(covariance[:4, :4]) / 4), rel=0.05)
     assert found["recipes"][1]["n_seeds"] == 3
     assert entry["n_seeds"] == [4, 3]

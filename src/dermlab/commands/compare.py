@@ -27,7 +27,10 @@ class CompareConfig(Columns):
     )
     split: str = Field("test", description="split to compare on")
     margin: float | None = Field(
-        None, gt=0, description="difference that would not matter (0.02): adds non-inferiority and equivalence"
+        None,
+        gt=0,
+        description="difference that would not matter, the same for every metric compared (0.02: two percentage points "
+        "of a share): adds non-inferiority and equivalence",
     )
     truth: Path | None = Field(
         None, description="data set folder, or table of the same id column, to take labels and patients from"
@@ -49,12 +52,20 @@ class CompareResult:
     seeds: dict[str, Any] | None = None
 
     def lines(self) -> list[str]:
-        """Return what a person reads: a table for each metric, then the ranks."""
-        from dermlab.evaluate.compare import ranks
+        """Return what a person reads: recipes over seeds if there are any, a table for each metric with its ranks."""
+        from dermlab.evaluate.compare import margin_sentence, ranks
 
         first = self.comparison[0]
         held = f" of {words.count(first['n_groups'])} {words.groups_word(first['group_by'])}"
-        lines = [f"{words.count(first['n'])} units{held if first['n_groups'] < first['n'] else ''}, paired"]
+        lines = []
+        if self.seeds is not None:
+            from dermlab.evaluate.seeds import lines as over_seeds
+
+            lines += [*over_seeds(self.seeds), ""]
+            lines.append(
+                "these trained models only (narrower: another training of the same recipe is not allowed for):"
+            )
+        lines.append(f"{words.count(first['n'])} units{held if first['n_groups'] < first['n'] else ''}, paired")
         for metric in dict.fromkeys(entry["metric"] for entry in self.comparison):
             entries = [entry for entry in self.comparison if entry["metric"] == metric]
             title, _, kind = words.metric_words(metric)
@@ -64,12 +75,10 @@ class CompareResult:
             order = sorted(self.names, key=lambda name: placed[name])
             lines += ["", f"{title}{unit}, {tests}", *_table(entries, metric, kind)]
             lines.append("rank: " + ", ".join(f"{name} {placed[name]}" for name in order))
+        if first.get("margin") is not None:
+            lines += ["", margin_sentence(self.comparison)]
         told = dict.fromkeys(text for entry in self.comparison for text in entry["warnings"])
         lines += [""] * bool(told) + [f"warning: {text}" for text in told]
-        if self.seeds is not None:
-            from dermlab.evaluate.seeds import lines as over_seeds
-
-            lines += ["", *over_seeds(self.seeds)]
         return lines + [f"wrote {path}" for path in self.written]
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -153,18 +162,10 @@ def _span(entry: dict[str, Any], kind: str) -> str:
 
 
 def _verdict(entry: dict[str, Any]) -> str:
-    """Put the verdict into words with the names in place of a and b."""
+    """Put the verdict into words with the names in place of a and b, and what a margin showed."""
+    from dermlab.evaluate.compare import within_margin
+
     names = {"a better": f"{entry['a']} better", "b better": f"{entry['b']} better"}
     text = names.get(entry["verdict"], str(entry["verdict"]))
-    if entry.get("margin") is None:
-        return text
-    found = [
-        name
-        for name, holds in (
-            ("equivalent", entry["equivalent"]),
-            (f"{entry['a']} not worse", entry["a_not_worse"]),
-            (f"{entry['b']} not worse", entry["b_not_worse"]),
-        )
-        if holds
-    ]
-    return f"{text} (within {entry['margin']:g}: {', '.join(found) or 'not shown'})"
+    found = within_margin(entry)
+    return f"{text} ({', '.join(found) or 'nothing shown by the margin'})" if entry.get("margin") is not None else text

@@ -119,6 +119,11 @@ def points(difference: float | None, kind: str = "share") -> str:
     return text.replace("-", "−")
 
 
+def margin(size: float, kind: str = "share") -> str:
+    """Write a margin: ``2 points`` for a share, ``0.02`` else."""
+    return f"{round(100 * size, 6):g} points" if kind == "share" else f"{size:g}"
+
+
 def tick(value: float, kind: str = "share") -> str:
     """Write an axis label as short as its value allows."""
     if kind == "share":

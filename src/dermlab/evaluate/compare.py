@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import CaseSets, case_sets
@@ -22,6 +23,7 @@ from dermlab.evaluate.predictions import Predictions
 
 DEFAULT_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 PERMUTED = ("confusion", "top_k", "losses", "decision")
+UNBOUNDED = ("brier", "log_loss", "mean_absolute_error", "kappa", "quadratic_kappa")  # may differ by 1 and more
 POWER = 0.8
 FEW_GROUPS = 30
 A_BETTER, B_BETTER, NEITHER = "a better", "b better", "cannot tell apart"
@@ -71,13 +73,12 @@ def compare_predictions(
     """
     if len(tables) < 2:
         raise InputError("compare: needs at least two predictions tables")
-    if margin is not None and not margin > 0:
-        raise InputError(f"margin: must be above 0, not {margin}")
     names = list(tables)
     sets = aligned(tables, split)
     wanted = list(metrics) if metrics else default_metrics(sets)
     if len(set(wanted)) < len(wanted):
         raise InputError(f"metrics: one is named twice ({', '.join(wanted)})")
+    _check_margin(margin, wanted)
     models = _scored(names, sets, wanted, n_boot, seed)
     pairs = list(itertools.combinations(models, 2))
     group_by = group_column(tables)
@@ -114,6 +115,46 @@ def ranks(comparison: Sequence[Mapping[str, Any]], names: Sequence[str], metric:
             beaten[entry["b"]] += entry["verdict"] == A_BETTER
             beaten[entry["a"]] += entry["verdict"] == B_BETTER
     return beaten
+
+
+def within_margin(entry: Mapping[str, Any]) -> list[str]:
+    """Return in words what the margin showed of a pair, nothing where it showed nothing or there is none."""
+    margin = entry.get("margin")
+    if margin is None:
+        return []
+    size = words.margin(margin, words.metric_words(entry["metric"])[2])
+    said = {
+        "equivalent": f"equivalent: they differ by less than {size}",
+        "a_not_worse": f"{entry['a']} is not worse by more than {size}",
+        "b_not_worse": f"{entry['b']} is not worse by more than {size}",
+    }
+    return [text for key, text in said.items() if entry.get(key)]
+
+
+def margin_sentence(comparison: Sequence[Mapping[str, Any]]) -> str:
+    """Say which margin was used for what, and that its verdicts stand by themselves."""
+    metrics = dict.fromkeys(entry["metric"] for entry in comparison)
+    sizes = dict.fromkeys(words.margin(comparison[0]["margin"], words.metric_words(name)[2]) for name in metrics)
+    return (
+        f"one margin for all metrics: {' or '.join(sizes)}; 'not worse' and 'equivalent' hold for each pair and metric "
+        "by itself and are not adjusted for how many there are (Holm is for 'better' only)"
+    )
+
+
+def _check_margin(margin: float | None, metrics: Sequence[str]) -> None:
+    """Raise where a margin is none, or no difference of a metric within 0 and 1 could reach it."""
+    if margin is None:
+        return
+    if not margin > 0:
+        raise InputError(f"margin: must be above 0, not {margin}")
+    bounded = [name for name in metrics if name.partition(":")[0] not in UNBOUNDED]
+    if margin >= 1 and bounded:
+        points = margin if margin < 100 else 2
+        hint = f"{points / 100:g} means {points:g} percentage points"
+        raise InputError(
+            f"margin: {margin:g} is more than two models can differ by in {words.metric_words(bounded[0])[0]}, "
+            f"which lies within 0 and 1; {hint}"
+        )
 
 
 def mcnemar(a_only: int, b_only: int) -> float:
@@ -273,8 +314,8 @@ def _tests(
         )
         for (a, b), ps in zip(swapped, found, strict=True):
             for name in todo:
-                words = f"paired permutation{within} ({n_permutations:,} draws)"
-                result.setdefault((a.name, b.name, name), (ps[name], words))
+                told = f"paired permutation{within} ({n_permutations:,} draws)"
+                result.setdefault((a.name, b.name, name), (ps[name], told))
     return result
 
 
@@ -481,7 +522,7 @@ def _check_labels(first: str, ours: CaseSets, name: str, theirs: CaseSets) -> No
     if len(different):
         raise InputError(
             f"{first} and {name} disagree on the true label of {len(different)} of {len(labels[0])} units "
-            f"(such as {ours.units[different[0]]!r})"
+            f"(such as {str(ours.units[different[0]])!r})"
         )
 
 

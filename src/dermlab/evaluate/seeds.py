@@ -105,12 +105,14 @@ def compare_recipes(
 
     Returns:
         ``{"n", "n_groups", "unit", "group_by", "split", "level",
-        "recipes": [{"name", "n_seeds", "seeds", "metrics": {metric: {"value", "low", "high", "sd_seeds", "sd_groups",
-        "share_seeds", "by_seed"}}}],
+        "recipes": [{"name", "n_seeds", "seeds", "metrics": {metric: {"value", "low", "high", "sd_runs", "sd_seeds",
+        "sd_groups", "share_seeds", "by_seed"}}}],
         "comparisons": [{"a", "b", "metric", "n", "n_groups", "n_seeds": [a, b], "difference", "low", "high", "p",
         "p_adjusted", "test", "sd_seeds", "sd_groups", "verdict", "warnings"}], "warnings"}``.
-        ``sd_seeds`` and ``sd_groups`` are the standard deviations of one run's value over training seeds and over test
-        sets of this size (of a comparison: the two parts of the difference's standard error). With fewer than three
+        ``sd_runs`` is the plain standard deviation of ``by_seed``. ``sd_seeds`` and ``sd_groups`` are estimates for one
+        run's value: what the seed adds beyond the noise that runs have by themselves on test sets of this size (cut at
+        0, so that 0 says no more than that the runs differ less than that noise), and the standard deviation over such
+        test sets. Of a comparison they are the two parts of the difference's standard error. With fewer than three
         seeds a side there is no interval, no p, and the verdict is ``cannot tell apart``.
 
     Raises:
@@ -173,24 +175,27 @@ def compare_recipes(
 
 def lines(result: Mapping[str, Any]) -> list[str]:
     """Return what :func:`compare_recipes` found in words, a line a recipe and a line a comparison, by metric."""
-    told = [f"over training seeds and {result['n_groups']:,} groups ({result['group_by']}), {result['n']:,} units"]
+    told = [
+        f"recipes, over training seeds and {result['n_groups']:,} groups ({result['group_by']}), {result['n']:,} units"
+    ]
     metrics = dict.fromkeys(metric for recipe in result["recipes"] for metric in recipe["metrics"])
     for metric in metrics:
         told.append(f"{metric}:")
-        for recipe in result["recipes"]:
-            found = recipe["metrics"][metric]
-            spread = (
-                ""
-                if found["sd_seeds"] is None
-                else f"; SD over seeds {found['sd_seeds']:.4f}, over test sets {found['sd_groups']:.4f}"
-            )
-            told.append(f"  {recipe['name']}: {_span(found, 'value')}, {recipe['n_seeds']} seeds{spread}")
         for entry in result["comparisons"]:
             if entry["metric"] == metric:
                 p = "" if entry["p"] is None else f", p {entry['p']:.3g} (Holm {entry['p_adjusted']:.3g})"
                 verdict = {A_BETTER: f"{entry['a']} better", B_BETTER: f"{entry['b']} better"}
                 said = verdict.get(entry["verdict"], entry["verdict"])
                 told.append(f"  {entry['a']} − {entry['b']}: {_span(entry, 'difference')}{p}: {said}")
+        for recipe in result["recipes"]:
+            found = recipe["metrics"][metric]
+            spread = (
+                ""
+                if found["sd_seeds"] is None
+                else f"; SD over its seeds {found['sd_runs']:.4f} (beyond the test set's noise "
+                f"{found['sd_seeds']:.4f}), over test sets {found['sd_groups']:.4f}"
+            )
+            told.append(f"  {recipe['name']}: {_span(found, 'value')}, {recipe['n_seeds']} seeds{spread}")
     return told + [f"warning: {text}" for text in result["warnings"]]
 
 
@@ -253,6 +258,7 @@ def _recipe_entry(one: _Runs, n_groups: int, level: float) -> dict[str, Any]:
         "value": number(value),
         "low": number(low),
         "high": number(high),
+        "sd_runs": number(np.sqrt(one.between)) if several else None,
         "sd_seeds": number(np.sqrt(one.seeds)) if several else None,
         "sd_groups": number(np.sqrt(one.error)),
         "share_seeds": number(one.seeds / (one.seeds + one.error)) if several and one.seeds + one.error > 0 else None,

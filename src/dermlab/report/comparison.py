@@ -10,10 +10,11 @@ from typing import Any
 from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_text
-from dermlab.evaluate.compare import ranks
+from dermlab.evaluate.compare import margin_sentence, ranks, within_margin
 from dermlab.report import html, plots
 
 UNBOUNDED = (-math.inf, math.inf)
+TRAINED = "Of these trained models only, which is a narrower claim:"
 Json = dict[str, Any]
 
 
@@ -50,11 +51,18 @@ def view(entries: Sequence[Json], seeds: Json | None = None) -> Json:
     ]
     told = list(dict.fromkeys(text for entry in entries for text in entry.get("warnings", [])))
     told += [text for text in (seeds or {}).get("warnings", []) if text not in told]
-    decided = any(entry["verdict"] != "cannot tell apart" for entry in entries)
+    if first.get("margin") is not None:
+        told.append(margin_sentence(entries))
+    sentence, leading = metrics[0]["sentence"], list(entries)
+    if seeds is not None and seeds["comparisons"]:
+        # A claim about how models are made needs seeds; the narrower one about these checkpoints comes second.
+        leading = seeds["comparisons"]
+        sentence = f"{_over_seeds(seeds)} {TRAINED} {sentence[0].lower()}{sentence[1:]}"
+    decided = any(entry["verdict"] != "cannot tell apart" for entry in leading)
     return {
         "title": " against ".join(names) if len(names) <= 3 else f"{len(names)} models compared",
         "tone": "winner" if decided else "cannot-tell",
-        "sentence": f"{metrics[0]['sentence']} Measured on {measured}.",
+        "sentence": f"{sentence} Measured on {measured}.",
         "notes": [words.capital(text) + "." for text in told],
         "metrics": metrics,
         "groups_word": groups,
@@ -85,6 +93,7 @@ def _metric(place: int, metric: str, entries: Sequence[Json], names: Sequence[st
     ]
     drawn = [pair[key] for pair in pairs for key in ("difference", "low", "high")]
     margin = entries[0].get("margin")
+    edges = [] if margin is None else [-margin, margin]
     return {
         "id": f"metric-{place}",
         "label": label,
@@ -92,9 +101,10 @@ def _metric(place: int, metric: str, entries: Sequence[Json], names: Sequence[st
         "kind": kind,
         "sentence": words.capital(_sentence(label, entries, placed)),
         "rows": rows,
-        "axis": plots.axis([*drawn, 0.0], bounds=UNBOUNDED),
+        "axis": plots.axis([*drawn, 0.0, *edges], bounds=UNBOUNDED),
+        "edges": edges,
         "ticks": "points" if kind == "share" else "signed",
-        "margin": None if margin is None else f"{margin:g}" if kind != "share" else f"{100 * margin:g} points",
+        "margin": None if margin is None else words.margin(margin, kind),
         "pairs": pairs,
         "ranks": [
             {"name": name, "rank": placed[name], "value": values.get(name)}
@@ -136,16 +146,7 @@ def verdict_words(entry: Mapping[str, Any]) -> str:
     text = names.get(entry["verdict"], str(entry["verdict"]))
     if entry.get("margin") is None:
         return text
-    found = [
-        told
-        for key, told in (
-            ("equivalent", "equivalent"),
-            ("a_not_worse", f"{entry['a']} is not worse"),
-            ("b_not_worse", f"{entry['b']} is not worse"),
-        )
-        if entry.get(key)
-    ]
-    return f"{text}; within {entry['margin']:g}: {', '.join(found) or 'nothing shown'}"
+    return f"{text}; {', '.join(within_margin(entry)) or 'nothing shown by the margin'}"
 
 
 def _tag(pair: Json) -> Json:
@@ -158,6 +159,16 @@ def _interval(entry: Mapping[str, Any], kind: str) -> str:
     if entry["low"] is None or entry["high"] is None:
         return "no interval"
     return f"{words.points(entry['low'], kind)} to {words.points(entry['high'], kind)}"
+
+
+def _over_seeds(seeds: Json) -> str:
+    """Say who is better as a recipe, over training seeds, by the first metric."""
+    entries = [entry for entry in seeds["comparisons"] if entry["metric"] == seeds["comparisons"][0]["metric"]]
+    label = words.metric_words(entries[0]["metric"])[0]
+    runs = {recipe["name"]: recipe["n_seeds"] for recipe in seeds["recipes"]}
+    text = _sentence(label, entries, ranks(entries, list(runs), entries[0]["metric"]))
+    counts = ", ".join(f"{name} {n}" for name, n in runs.items())
+    return f"As recipes, over training seeds ({counts}), {text}"
 
 
 def _seeds(seeds: Json) -> Json:
