@@ -31,6 +31,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("encoders",): "encoders",
     ("embed",): "embed",
     ("probe",): "probe",
+    ("zeroshot",): "zeroshot",
     ("finetune",): "finetune",
     ("predict",): "predict",
     ("evaluate",): "evaluate",

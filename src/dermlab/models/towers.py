@@ -356,7 +356,7 @@ def build_transformers(
         raise MissingExtraError(f"{folder}", "transformers", "hf") from None
     from transformers import AutoConfig, AutoImageProcessor, AutoModel
 
-    with _quiet_transformers():
+    with quiet_transformers():
         try:
             # Said outright, or transformers asks at the keyboard whether to run the Python that a checkpoint brings.
             config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -376,7 +376,7 @@ def build_transformers(
             with seeded(seed):
                 network = model_class(vision) if kind in VISION_TOWERS else AutoModel.from_config(vision, **extra)
         else:
-            network = _load_transformers(model_class, folder, extra)
+            network = load_transformers(model_class, folder, extra)
         if preprocess is None:
             try:
                 processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -399,7 +399,8 @@ def build_transformers(
     )
 
 
-def _load_transformers(model_class: Any, folder: Path, extra: dict[str, Any]) -> Any:
+def load_transformers(model_class: Any, folder: Path, extra: dict[str, Any]) -> Any:
+    """Load a transformers model from its folder; missing or misshapen tensors are one :class:`InputError` line."""
     weights = weights_in_folder(folder)
     if weights is None:
         raise InputError(f"{folder}: has a config.json but no weights (model.safetensors)")
@@ -448,7 +449,7 @@ def _transformers_output(network: Any, images: torch.Tensor, interpolate: bool) 
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' load reports and bars off the screen: dermlab says itself what is missing."""
     from transformers.utils import logging
 
