@@ -494,7 +494,9 @@ class _Column:
         odds = [gaps[rate] for rate in RATES[1:] if rate in gaps]
         if odds:
             # The larger of two ranges lies between the larger of their lower and the larger of their upper ends.
-            largest, low, high = (float(np.max([getattr(one, end) for one in odds])) for end in ("value", "low", "high"))
+            largest, low, high = (
+                float(np.max([getattr(one, end) for one in odds])) for end in ("value", "low", "high")
+            )
             result["equalized_odds_difference"] = Estimate(largest, low, high, "range").to_dict()
         return result
 
