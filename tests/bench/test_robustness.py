@@ -113,6 +113,17 @@ def test_a_folder_begun_with_another_seed_and_data_that_changed_are_refused(
         robustness(run, other, Corrupting(**FEW), tmp_path / "out")
 
 
+def test_a_handful_of_patients_is_warned_of_and_classes_are_counted(
+    made: tuple[Path, dict[str, Any]], run: Path, clinic: Path, tmp_path: Path
+) -> None:
+    expected = json.loads((run / "metrics.json").read_text())["per_class"]
+    assert made[1]["per_class"] == {name: {"n": found["n"]} for name, found in expected.items()}
+    found = robustness(run, Dataset.open(clinic), Corrupting(**FEW, limit=20), tmp_path / "out")
+    assert found["n_groups"] < 30
+    assert any(text.startswith(f"only {found['n_groups']} groups") for text in found["warnings"])
+    assert any(text.startswith("fewer than 10 cases of") for text in found["warnings"])
+
+
 def test_the_command_says_the_worst_first_and_shows_photos_and_curves(
     run: Path, clinic: Path, tmp_path: Path, capsys
 ) -> None:

@@ -129,3 +129,13 @@ def test_files_of_an_earlier_assessment_are_removed(made: Callable[..., Any], tm
     write_parts(tmp_path / "out", assess(made(), Assessment(skip=("conformal",)), **HOW))
     assert not (tmp_path / "out" / "differential.csv").exists()
     assert not (tmp_path / "out" / "conformal.json").exists()
+
+
+def test_columns_left_out_of_the_subgroups_asked_for_are_known(made: Callable[..., Any]) -> None:
+    table = made()
+    odd = table.frame["group"].astype(str).str[-1].isin(list("13579"))
+    table = table.with_frame(table.frame.assign(sex=odd.map({True: "female", False: "male"}), age=50.0))
+    found = assess(table, Assessment(subgroups=("sex",)), **HOW).parts["subgroups"]
+    assert "age" in found["not_looked_at"]
+    assert "sex" not in found["not_looked_at"]
+    assert "not_looked_at" not in assess(table, **HOW).parts["subgroups"]

@@ -175,12 +175,72 @@ def test_a_leak_that_was_kept_out_is_no_bad_news_and_stands_with_the_data(
 def test_what_harms_most_is_told_with_the_model_it_was_measured_on(
     record: dict[str, Any], further: dict[str, Any]
 ) -> None:
+    told = (
+        "Measured with lite0-fusion on 200 photos of 150 patients: hair harms most: top-1 accuracy falls by 20.0 "
+        "(15.0 to 25.0) points"
+    )
     page = Page(render(record, {}, further)).words
-    assert "Hair harms most: top-1 accuracy falls by 20.0 (15.0 to 25.0) points" in page
-    assert "Measured with lite0-fusion on 200 photos of 150 patients" in page
     assert "Least of all MEL: 12.0% (7.0–17.0) of its photos are flagged" in page
     assert "clip needs fewer labels than lite0 for macro-F1 0.4 (linear head)" in page
     assert "divided by those that lite0 needs: 0.40 (0.30 to open)." in page
+    # Another model's weakness is no bad news about the winner, and is told as another's.
+    assert page.index(told) > page.index("In brief")
+    assert "clip-fusion itself was not measured" in page
+    own = {"robustness": further["robustness"] | {"model": "clip + fusion", "n_groups": 23}}
+    next(item for item in record["candidates"] if item["winner"])["metrics"]["model"] = "clip + fusion"
+    page = Page(render(record, {}, own)).words
+    assert page.index("Read this before you trust it") < page.index("Measured with clip + fusion on 200 photos of 23")
+    assert "patients too few for much" in page
+    assert "itself was not measured" not in page
+
+
+def conformal_of(further: dict[str, Any], **over: Any) -> dict[str, Any]:
+    part = json.loads(json.dumps(further["conformal"])) | over
+    return next(item for item in parts.view({"conformal": part}) if item["name"] == "conformal")
+
+
+def test_the_differential_leads_with_the_class_it_fails(further: dict[str, Any]) -> None:
+    per_class = json.loads(json.dumps(further["conformal"]["per_class"]))
+    for item in per_class.values():
+        item |= {"coverage": {"value": 0.9, "low": 0.85, "high": 0.95}, "verdict": "cannot tell"}
+    per_class["MEL"] |= {"coverage": {"value": 0.75, "low": 0.567, "high": 0.873}, "n": 44}
+    per_class["BCC"]["verdict"] = "too few"
+    total = {"value": 0.891, "low": 0.86, "high": 0.915}
+    over = {"per_class": per_class, "coverage_of_groups": total, "verdict": "cannot tell", "coverage_aimed": 0.9}
+    shown = conformal_of(further, **over)
+    words = shown["sentence"]
+    assert words.index("MEL in 75.0% (56.7–87.3), n = 44") < words.index("89.1%")
+    assert "NEV in" not in words
+    rows = next(block for block in shown["blocks"] if block["kind"] == "forest")["rows"]
+    assert [row["label"] for row in rows if row["tags"]] == ["BCC"]
+    assert any("the 98.75% one for classes" in block.get("text", "") for block in shown["blocks"])  # 5% over 4
+    per_class["MEL"]["verdict"] = "broken"
+    assert conformal_of(further, **over)["tone"] == "bad"
+
+
+def test_cases_without_a_record_that_carry_the_coverage_are_named(further: dict[str, Any]) -> None:
+    def level(name: str, n: int, value: float) -> dict[str, Any]:
+        return {"level": name, "n": n, "coverage": estimate(value, 0.03), "mean_size": None, "verdict": "cannot tell"}
+
+    levels = {"gender": [level("FEMALE", 283, 0.845), level("MALE", 228, 0.86), level("not recorded", 331, 0.946)]}
+    words = conformal_of(further, subgroups=levels, coverage_aimed=0.9)["sentence"]
+    assert "carried by the 331 cases whose gender is not recorded (94.6%); for the 511 others it is 85.2%" in words
+    levels["gender"] = levels["gender"][:2]
+    assert "not recorded" not in conformal_of(further, subgroups=levels)["sentence"]
+
+
+def test_columns_that_nobody_asked_for_are_named_beside_the_all_clear(further: dict[str, Any]) -> None:
+    part = further["subgroups"] | {"worse": [], "not_looked_at": ["age", "skin_type"]}
+    assert "Not looked at: age, skin_type." in parts.view({"subgroups": part})[0]["sentence"]
+
+
+def test_one_class_held_out_is_no_average(further: dict[str, Any]) -> None:
+    one = {"classes": {"MEL": further["unseen"]["classes"]["MEL"]}}
+    words = parts.view({"unseen": further["unseen"] | one})[0]["sentence"]
+    assert "One class held out" in words
+    assert "average" not in words
+    assert "Of MEL, 12.0%" in words
+    assert "on average" in parts.view({"unseen": further["unseen"]})[0]["sentence"]
 
 
 def test_a_part_that_could_not_be_computed_says_why(record: dict[str, Any]) -> None:

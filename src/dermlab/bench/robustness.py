@@ -28,11 +28,12 @@ from dermlab.core.randomness import generator
 from dermlab.data.corruptions import CORRUPTIONS, corrupt
 from dermlab.data.decode import DecodeError, available_cores, decode_file
 from dermlab.data.metadata import QuestionnaireEncoder
-from dermlab.evaluate.cases import case_sets
+from dermlab.evaluate.cases import CaseSets, case_sets
 from dermlab.evaluate.compare import bootstrap_p, holm
 from dermlab.evaluate.intervals import interval, resample
-from dermlab.evaluate.metrics import Evaluation
+from dermlab.evaluate.metrics import Evaluation, class_labels
 from dermlab.evaluate.predictions import PROBABILITY, Predictions, read_predictions
+from dermlab.evaluate.summary import FEW_CASES, FEW_GROUPS
 
 if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
@@ -83,7 +84,7 @@ def robustness(
         JSON-able, and the content of ``robustness.json``, the worst corruption first::
 
             {"n", "n_groups", "n_images", "unit", "group_by", "model", "target", "classes", "metric", "seed", "limit",
-             "interval", "warnings": [], "worst": name,
+             "interval", "warnings": [], "worst": name, "per_class": {class: {"n"}},
              "clean": {"<metric>": {"value", "low", "high"}},
              "corruptions": [
                  {"name", "title", "parameter", "mean": {"drop": {…}, "relative": {…}}, "p", "p_adjusted",
@@ -180,6 +181,15 @@ def robustness(
     warnings = [*found.warnings]
     if settings.limit is not None:
         warnings.append(f"limited to {len(image_ids):,} of the run's test photos")
+    per_class = _cases_by_class(found)
+    if n_groups < FEW_GROUPS:
+        warnings.append(
+            f"only {n_groups} groups ({dataset.group_column()}): intervals from so few are too narrow, and a verdict "
+            "may be chance"
+        )
+    few = [f"{name} ({n})" for name, n in per_class.items() if n < FEW_CASES]
+    if few:
+        warnings.append(f"fewer than {FEW_CASES} cases of {', '.join(few)}: what harms these does not show here")
     return {
         "n": len(found.units),
         "n_groups": n_groups,
@@ -189,6 +199,7 @@ def robustness(
         "model": probe.model["name"],
         "target": probe.model["target"]["column"],
         "classes": list(probe.classes),
+        "per_class": {name: {"n": n} for name, n in per_class.items()},
         "metric": first,
         "seed": settings.seed,
         "limit": settings.limit,
@@ -198,6 +209,15 @@ def robustness(
         "clean": scored[clean],
         "corruptions": entries,
     }
+
+
+def _cases_by_class(found: CaseSets) -> dict[str, int]:
+    """Return how many units of each class were judged."""
+    result = {}
+    for code, name in enumerate(found.sets[0].classes):
+        own = [unit[class_labels(cases, code) == 1] for unit, cases in zip(found.unit, found.sets, strict=True)]
+        result[name] = len(np.unique(np.concatenate(own)))
+    return result
 
 
 def _against(

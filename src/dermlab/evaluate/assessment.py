@@ -124,7 +124,8 @@ def assess(
         The parts. Their schemas stand with :func:`~dermlab.evaluate.calibration.calibration_report`,
         :func:`~dermlab.evaluate.selective.risk_coverage` (``selective``),
         :func:`~dermlab.evaluate.selective.referral` (``referral``: ``{"rules": [{"rule", …}]}``),
-        :func:`~dermlab.evaluate.conformal.conformal_sets`, :func:`~dermlab.evaluate.subgroups.subgroups`,
+        :func:`~dermlab.evaluate.conformal.conformal_sets`, :func:`~dermlab.evaluate.subgroups.subgroups` (and
+        ``not_looked_at``: usual columns that the table has and ``settings.subgroups`` leaves out),
         :func:`~dermlab.evaluate.frequency.by_frequency`, :func:`~dermlab.evaluate.costs.expected_cost` (``costs``),
         :func:`~dermlab.evaluate.costs.hierarchy_metrics`, :func:`~dermlab.evaluate.shift.prior_shift` and
         :func:`~dermlab.evaluate.seeds.compare_recipes` (``seeds``). Parts that nothing asks for (no cost matrix, one
@@ -285,15 +286,21 @@ class _Work:
         return result
 
     def subgroups(self) -> dict[str, Any]:
+        from dermlab.evaluate.levels import PAIR, STANDARD, describing_columns
         from dermlab.evaluate.subgroups import subgroups
 
-        return subgroups(
+        asked = {part for name in self.settings.subgroups for part in name.split(PAIR)}
+        result = subgroups(
             self.predictions,
             columns=self.settings.subgroups or None,
             positive=self.settings.positive or self.branches().get("malignant"),
             min_n=self.settings.min_n,
             **self.how,
         )
+        usual = [name for name in describing_columns(self.predictions) if name.lower() in STANDARD]
+        # A page that says "no subgroup is worse" must say of which columns that was never asked.
+        passed = [name for name in usual if name not in asked] if asked else []
+        return {**result, "not_looked_at": passed} if passed else result
 
     def frequency(self) -> dict[str, Any]:
         from dermlab.evaluate.frequency import by_frequency

@@ -449,12 +449,17 @@ def _robust(record: Json, parts: Mapping[str, Json]) -> Answer:
     )
     left = []
     winner = _winner(record)
-    if winner and part["model"] != winner["name"]:
+    if winner and not measured_on(part, winner):
         left.append(f"robustness of {winner['name']} itself: it was not measured")
     metrics = winner.get("metrics") or {}
     if part["n"] < metrics.get("n", 0):
         left.append(f"the other test cases: {words.count(part['n'])} of {words.count(metrics['n'])} were used")
     return (text, "; ".join(left)) if left else text
+
+
+def measured_on(part: Json, candidate: Json) -> bool:
+    """Tell whether a further analysis was made with a candidate, by its name or by what its run calls itself."""
+    return part["model"] in (candidate["name"], (candidate.get("metrics") or {}).get("model"))
 
 
 def _failures(record: Json, parts: Mapping[str, Json]) -> str:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from dermlab.core import words
+from dermlab.evaluate.conformal import FEW_GROUPS
+from dermlab.evaluate.fitting import TOO_FEW
+from dermlab.evaluate.levels import NOT_RECORDED
 from dermlab.report import plots
 
 Json = dict[str, Any]
@@ -284,10 +287,16 @@ def _conformal(part: Json) -> Json:
     aim, found = part["coverage_aimed"], part["coverage_of_groups"]
     verdict = {"held": "the promise held", "broken": "the promise did not hold", "cannot tell": "within chance of it"}
     said = verdict.get(part["verdict"], part["verdict"])
+    known = {name: item for name, item in part["per_class"].items() if item["coverage"]["value"] is not None}
+    worst = sorted(known, key=lambda name: known[name]["coverage"]["value"])
+    # Below by the plain interval: a reader of one class has no use for a correction that hides it.
+    below = [name for name in worst if (known[name]["coverage"]["high"] or 1.0) < aim] or worst[:1]
+    told = ", ".join(f"{name} in {percent(known[name]['coverage'])}, n = {known[name]['n']:,}" for name in below)
     sentence = (
         f"Instead of one answer, the classes that cannot be excluded at {aim:.0%}: on average "
-        f"{part['mean_size']['value']:.2f} of {len(part['per_class'])}. They hold the true class in {percent(found)} "
-        f"of cases ({words.groups_word(part['group_by'])} weighing alike; {aim:.0%} was stated): {said}."
+        f"{part['mean_size']['value']:.2f} of {len(part['per_class'])}. They hold the true class least often for "
+        f"{told}; over all cases in {percent(found)} ({words.groups_word(part['group_by'])} weighing alike; "
+        f"{aim:.0%} was stated): {said}.{_carried(part)}"
     )
     sizes = [[f"{size}", words.whole(share)] for size, share in enumerate(part["sizes"])]
     classes = [
@@ -305,16 +314,58 @@ def _conformal(part: Json) -> Json:
             f"One class alone stands in {percent(part['share_single'])} of sets, and is right in "
             f"{percent(part['accuracy_of_single'])} of these.",
             "" if part["class_conditional"] else "The coverage is promised over all cases, not for each class.",
+            _verdict_rule(part),
         ),
         details("How many classes the sets hold", table("Size of the sets", ["Classes in the set", "Share"], sizes)),
     ]
     for column, levels in part.get("subgroups", {}).items():
         rows = [row(item["level"], item["coverage"], f"n = {item['n']:,}", *_broken(item)) for item in levels]
         blocks.append(details(f"Coverage by {column}", forest(rows, guide=aim)))
-    return {"sentence": sentence, "tone": "bad" if part["verdict"] == "broken" else "", "blocks": blocks}
+    broken = [item for item in (part, *part["per_class"].values()) if item["verdict"] == "broken"]
+    return {"sentence": sentence, "tone": "bad" if broken else "", "blocks": blocks}
+
+
+def _verdict_rule(part: Json) -> str:
+    """Say by which interval a class, or a subgroup, is called below the coverage stated."""
+    levels = part["interval"].get("level_of_verdicts") or {}
+    told = ", ".join(
+        f"the {100 * levels[key]:.4g}% one for {what}" for key, what in _FAMILIES.items() if levels.get(key) is not None
+    )
+    rule = (
+        f"intervals shown are {part['interval']['level']:.0%} ones; 'below the coverage stated' is said only where a "
+    )
+    rule += f"wider one, which allows for how many are looked at, lies below it ({told}); of fewer than {FEW_GROUPS} "
+    return words.capital(f"{rule}{words.groups_word(part['group_by'])} nothing is said ('{TOO_FEW}').") if told else ""
+
+
+_FAMILIES = {"per_class": "classes", "subgroups": "subgroups"}
+
+
+def _carried(part: Json) -> str:
+    """Name the cases of which nothing is recorded where they alone bring the total up."""
+    found = []
+    for column, levels in part.get("subgroups", {}).items():
+        known = [item for item in levels if item["coverage"]["value"] is not None]
+        without = next((item for item in known if item["level"] == NOT_RECORDED), None)
+        recorded = [item for item in known if item["level"] != NOT_RECORDED]
+        n = sum(item["n"] for item in recorded)
+        if without is None or not n or without["verdict"] == TOO_FEW:
+            continue
+        rest = sum(item["n"] * item["coverage"]["value"] for item in recorded) / n
+        if rest < part["coverage_aimed"] <= without["coverage"]["value"]:
+            found.append((rest, n, column, without))
+    if not found:
+        return ""
+    rest, n, column, without = min(found, key=lambda item: item[0])
+    return (
+        f" The total is carried by the {without['n']:,} cases whose {column} is not recorded "
+        f"({words.score(without['coverage']['value'])}); for the {n:,} others it is {words.score(rest)}."
+    )
 
 
 def _broken(item: Json) -> list[Json]:
+    if item["verdict"] == TOO_FEW:
+        return [tag(TOO_FEW)]
     return [tag("below the coverage stated") | {"tone": "bad"}] if item["verdict"] == "broken" else []
 
 
@@ -343,6 +394,9 @@ def _subgroups(part: Json) -> Json:
         )
     else:
         sentence = "The table has no column that describes the patients, so nobody can say for whom it works less well."
+    passed = part.get("not_looked_at") or []
+    if passed:
+        sentence += f" Not looked at: {', '.join(passed)}."
     gaps = _gaps(part, metric)
     differing = [(gap, name) for gap, name in gaps if gap["verdict"] == DIFFER]
     if differing:
@@ -426,9 +480,9 @@ def _is_worse(item: Json, metric: str) -> bool:
 def _hierarchy(part: Json) -> Json:
     errors = part["errors"]
     sentence = (
-        f"Taken together, {part['positive']} against the rest: sensitivity {percent(part['sensitivity'])}, specificity "
-        f"{percent(part['specificity'])} at a probability of {part['threshold']:g}; AUROC {number(part['auroc'])}. "
-        f"{percent(errors['across'])} of all cases end in the wrong branch."
+        f"On {measured(part)}, {part['positive']} against the rest: sensitivity {percent(part['sensitivity'])}, "
+        f"specificity {percent(part['specificity'])} at a probability of {part['threshold']:g}; AUROC "
+        f"{number(part['auroc'])}. {percent(errors['across'])} of all cases end in the wrong branch."
     )
     missed = [
         row(name, found["share"], f"n = {found['n']:,}")
@@ -681,18 +735,19 @@ def _robustness(part: Json) -> Json:
     found = part["corruptions"]
     clean = (part["clean"].get(metric) or {}).get("value")
     worse = [item for item in found if item["verdict"] == "worse"]
+    few = f", {words.groups_word(part['group_by'])} too few for much" if part["n_groups"] < FEWEST_GROUPS else ""
     if worse:
         first = worse[0]
         drop = change(first["mean"]["drop"], kind).replace("+", "")
         sentence = (
-            f"{words.capital(first['title'])} harms most: {label} falls by {drop}{unit}, the mean over its severities; "
-            f"{len(worse)} of {words.plural(len(found), 'corruption')} make it worse. "
-            f"Measured with {part['model']} on {measured(part)}."
+            f"Measured with {part['model']} on {measured(part)}{few}: {first['title']} harms most: {label} falls by "
+            f"{drop}{unit}, the mean over its severities; {len(worse)} of {words.plural(len(found), 'corruption')} "
+            "make it worse."
         )
     else:
         sentence = (
             f"None of {words.plural(len(found), 'corruption')} is shown to make {part['model']} worse, on "
-            f"{measured(part)}."
+            f"{measured(part)}{few}."
         )
     drawn = []
     for item in found[:DRAWN]:
@@ -732,6 +787,7 @@ def _robustness(part: Json) -> Json:
 
 
 DRAWN = 6
+FEWEST_GROUPS = 30  # below it a bootstrap over groups is too narrow, as metrics say too
 
 
 def _kind(head: Any) -> str:
@@ -752,10 +808,13 @@ def _unseen(part: Json) -> Json:
     found = part["classes"][blind]
     called = max(found["called"], key=lambda name: found["called"][name]) if found["called"] else ""
     flagged = found["scores"][best]["flagged_unseen"]
+    several = len(part["classes"]) > 1
+    held = "Classes held out, one at a time," if several else "One class held out"
     sentence = (
-        f"Classes held out of the training of {part['encoder']} with a {_kind(part['head'])} head, one at a time: by "
+        f"{held} of the training of {part['encoder']} with a {_kind(part['head'])} head: by "
         f"the score {best} photos of a diagnosis never taught stand out "
-        f"with AUROC {number(part['mean_auroc'][best])} on average. Least of all {blind}: {percent(flagged)} of its "
+        f"with AUROC {number(part['mean_auroc'][best])}{' on average. Least of all' if several else '. Of'} {blind}"
+        f"{': ' if several else ', '}{percent(flagged)} of {'its ' if several else 'the '}"
         f"photos are flagged{f'; most are called {called}' if called else ''}."
     )
     rows = [

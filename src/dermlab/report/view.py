@@ -44,12 +44,17 @@ def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json])
     shown = parts.view(
         further, record["warnings"] + [line for item in record["candidates"] for line in item["warnings"]]
     )
+    subject = _subject_of(record)
+    for part in shown:
+        measured = subject and part["name"] == "robustness" and not part["skipped"]
+        if measured and subject and not checklist.measured_on(further["robustness"], subject):
+            part["sentence"] += f" {subject['name']} itself was not measured."
+            part["tone"] = ""  # another model's weakness is no news about this one
     data, asked, candidates = record["data"], record["asked"], record["candidates"]
     metric = asked["metric"]
     metric_label, _, metric_kind = words.metric_words(metric)
     decision = dict(record["decision"])
     decision["tone"], decision["symbol"] = TONES.get(decision["word"], "winner"), SYMBOLS.get(decision["word"], "")
-    subject = _subject_of(record)
     baseline = record["baseline"]
     ordered = [item for item in candidates if item["status"] == "ok"]
     return {
