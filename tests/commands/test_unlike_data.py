@@ -71,7 +71,8 @@ def test_skin_tone_is_estimated_where_it_is_asked_for(run: Path, elsewhere: Path
     dermlab.evaluate(table, subgroups=("ita_band",), out=tmp_path / "out", **options)
     found = json.loads((tmp_path / "out" / "subgroups.json").read_text())
     assert found["columns"]["ita_band"]["estimated"]
-    assert sum(one["n"] for one in found["columns"]["ita_band"]["levels"]) == (~pd.read_parquet(table)["seen_in_training"]).sum()
+    n_scored = (~pd.read_parquet(table)["seen_in_training"]).sum()
+    assert sum(one["n"] for one in found["columns"]["ita_band"]["levels"]) == n_scored
 
 
 def test_the_questionnaire_reaches_the_table(run: Path, clinic: Path) -> None:

@@ -57,7 +57,8 @@ def test_the_clustered_area_is_obuchowskis_exactly(digits: int) -> None:
         assert (moved[0] - moved[1]).variance() == pytest.approx(expected)
     found = delong_interval([cases[0]])
     spread = np.sqrt(covariance[0, 0]) / (areas[0] * (1 - areas[0]))
-    assert logit([found.low, found.high]) == pytest.approx(logit(areas[0]) + t(len(set(group)) - 1).ppf([0.025, 0.975]) * spread)
+    quantiles = t(len(set(group)) - 1).ppf([0.025, 0.975])
+    assert logit([found.low, found.high]) == pytest.approx(logit(areas[0]) + quantiles * spread)
     assert found.value == pytest.approx(areas[0])
 
 

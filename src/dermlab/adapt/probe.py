@@ -457,7 +457,7 @@ def prior_warning(
 
     counts = np.array(
         [
-            pd.Series(labels[(part == name) & labelled]).value_counts().reindex(classes).fillna(0)
+            pd.Series(labels[(part == name) & labelled]).value_counts().reindex(list(classes)).fillna(0)
             for name in ("val", "test")
         ]
     )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from dermlab.adapt.finetune.run import FittedFinetune
     from dermlab.adapt.probe import FittedProbe
     from dermlab.data.dataset import Dataset
     from dermlab.features.extract import Features
@@ -28,7 +29,7 @@ class PredictConfig(Config):
 
     positional: ClassVar[tuple[str, ...]] = ("run", "data")
 
-    run: Path = Field(description="run folder of a finished probe, or of a bake-off's ensemble (runs/ensemble)")
+    run: Path = Field(description="run folder of a probe, of fine-tuning, or of a bake-off's ensemble (runs/ensemble)")
     data: Path = Field(description="data set folder")
     out: Path = Field(description="predictions table to write, .parquet or .csv")
     split: str | None = Field(
@@ -72,7 +73,6 @@ def run(config: PredictConfig) -> PredictResult:
     """Predict ``config.data`` with the model of ``config.run``, or with the ensemble whose folder it is."""
     import numpy as np
 
-    from dermlab.adapt.probe import FittedProbe
     from dermlab.bench.ensemble import ensemble_members
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import write_predictions
@@ -80,7 +80,7 @@ def run(config: PredictConfig) -> PredictResult:
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: --out must end in .parquet or .csv")
     mixed = ensemble_members(config.run)
-    members = [(weight, FittedProbe.open(path)) for weight, path in mixed or [(1.0, config.run)]]
+    members = [(weight, _open(path)) for weight, path in mixed or [(1.0, config.run)]]
     dataset = Dataset.open(config.data)
     probe = members[0][1]
     warnings: list[str] = []
@@ -89,12 +89,10 @@ def run(config: PredictConfig) -> PredictResult:
     probabilities = np.zeros((len(dataset), len(probe.classes)))
     usable, seen = np.ones(len(dataset), bool), np.zeros(len(dataset), bool)
     for weight, member in members:
-        features = _features(member, dataset, config)
-        one, seen_by_it = member.predict(dataset, features)
+        one, seen_by_it, readable = _predict(member, dataset, config)
         probabilities += weight / total * one
         seen |= seen_by_it
-        if features is not None:
-            usable &= features.valid
+        usable &= readable
     if not usable.all():
         warnings.append(f"{words.plural(int((~usable).sum()), 'photo')} cannot be read and have no row")
     n_seen = int((seen & usable).sum())
@@ -126,6 +124,38 @@ def run(config: PredictConfig) -> PredictResult:
     return PredictResult(config.out, len(frame), int((~usable).sum()), n_seen, tuple(warnings))
 
 
+def _open(path: Path) -> FittedProbe | FittedFinetune:
+    """Open a run folder, of a probe or of a fine-tuned network."""
+    from dermlab.adapt.finetune.run import KIND, FittedFinetune
+    from dermlab.adapt.probe import MODEL_FILE, FittedProbe
+    from dermlab.core.files import read_json
+
+    first = next(iter(sorted(path.glob(f"checkpoints/*/{MODEL_FILE}"))), None)
+    tuned = first is not None and read_json(first).get("kind") == KIND
+    return FittedFinetune.open(path) if tuned else FittedProbe.open(path)
+
+
+def _predict(
+    member: FittedProbe | FittedFinetune, dataset: Dataset, config: PredictConfig
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return probabilities (N, C), who was seen in training and whose photo can be read, bool (N,) each."""
+    import numpy as np
+
+    from dermlab.adapt.probe import FittedProbe
+
+    if isinstance(member, FittedProbe):
+        features = _features(member, dataset, config)
+        found, seen = member.predict(dataset, features)
+        return found, seen, np.ones(len(dataset), bool) if features is None else features.valid
+    from dermlab.core.device import resolve
+
+    own = member.model["settings"]["precision"]
+    runtime = resolve(config.device, own if config.precision == "auto" else config.precision)
+    found, seen = member.predict(dataset, runtime=runtime, batch_size=config.batch_size)
+    readable = ~np.isnan(found).any(axis=1)
+    return np.where(readable[:, None], found, 0.0), seen, readable
+
+
 def _features(probe: FittedProbe, dataset: Dataset, config: PredictConfig) -> Features | None:
     """Return the features that a probe wants, None for one that looks at no photo; other weights are refused."""
     from dermlab.core.device import resolve
@@ -149,7 +179,7 @@ def _features(probe: FittedProbe, dataset: Dataset, config: PredictConfig) -> Fe
     return features
 
 
-def _fingerprint(members: Sequence[tuple[float, FittedProbe]]) -> str:
+def _fingerprint(members: Sequence[tuple[float, FittedProbe | FittedFinetune]]) -> str:
     """Return a model's fingerprint, or that of a mixture of several in these shares."""
     from dermlab.core.fingerprint import hash_json
 
@@ -157,17 +187,20 @@ def _fingerprint(members: Sequence[tuple[float, FittedProbe]]) -> str:
     return own[0] if len(own) == 1 else hash_json([[weight for weight, _ in members], own])
 
 
-def _lineage(members: Sequence[tuple[float, FittedProbe]], dataset: Dataset, *, is_mixture: bool) -> dict[str, Any]:
+def _lineage(
+    members: Sequence[tuple[float, FittedProbe | FittedFinetune]], dataset: Dataset, *, is_mixture: bool
+) -> dict[str, Any]:
     """Return where a table comes from: of a mixture each member's name, weight and lineage."""
+    predicted = {"predicted": dataset.card.name, "predicted_card": dataset.card.licence_card}
     if not is_mixture:
-        return {**members[0][1].model["lineage"], "predicted": dataset.card.name}
+        return {**members[0][1].model["lineage"], **predicted}
     return {
         "members": [{"model": one.model["name"], "weight": weight, **one.model["lineage"]} for weight, one in members],
-        "predicted": dataset.card.name,
+        **predicted,
     }
 
 
-def _labels(probe: FittedProbe, dataset: Dataset, warnings: list[str]) -> np.ndarray | None:
+def _labels(probe: FittedProbe | FittedFinetune, dataset: Dataset, warnings: list[str]) -> np.ndarray | None:
     """Return the data set's labels for the model's target, None where it has none; unknown classes are one line."""
     import pandas as pd
 
@@ -186,7 +219,7 @@ def _labels(probe: FittedProbe, dataset: Dataset, warnings: list[str]) -> np.nda
 
 
 def _frame(
-    probe: FittedProbe,
+    probe: FittedProbe | FittedFinetune,
     dataset: Dataset,
     split: str | None,
     labels: np.ndarray | None,

@@ -23,6 +23,7 @@ RECORDED_PACKAGES = (
     "torch",
     "torchvision",
     "timm",
+    "lightning-fabric",
     "transformers",
     "numpy",
     "scipy",

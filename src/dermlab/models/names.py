@@ -84,7 +84,7 @@ ALIASES: dict[str, Alias] = {
     "clip_vit_l14": Alias("timm:vit_large_patch14_clip_quickgelu_224.openai", 1024, 303_179_776, crop_fraction=1.0),
     "siglip2_vit_b16": Alias("hf:google/siglip2-base-patch16-224", 768, 92_884_224, listed_px=224),
     "medsiglip": Alias("hf:google/medsiglip-448", 1152, 428_565_440, listed_px=448),
-    # As Google's own notebook prepares photos: black borders to a square, then bilinear.
+    # The other way in use to prepare photos for it: black borders to a square, then bilinear.
     "medsiglip_padded": Alias(
         "hf:google/medsiglip-448", 1152, 428_565_440, listed_px=448, fit="square", interpolation="bilinear"
     ),
