@@ -121,3 +121,24 @@ def test_ties_on_few_data_sets_give_the_exact_p(gap: list[float]) -> None:
     assert found["p"] == pytest.approx(np.mean(np.abs(sums) >= abs(np.sign(gap) @ ranks) - 1e-9))
     assert found["p"] >= 0.0625
     assert found["verdict"] == "cannot tell apart"
+
+
+def test_both_verdicts_are_told_and_where_they_differ() -> None:
+    """Six data sets, four models: six pairs of least p .03125 cannot pass Holm, while Nemenyi tells three pairs apart."""
+    values = np.array([[0.9, 0.8, 0.7, 0.6]]) + np.arange(6)[:, None] * 0.01
+    values += np.arange(4) * np.arange(6)[:, None] ** 2 * 1e-4  # no two differences are tied
+    found = across(pd.DataFrame(values, columns=list("ABCD")))
+    assert {pair["verdict"] for pair in found["pairs"]} == {"cannot tell apart"}
+    apart = {(pair["a"], pair["b"]) for pair in found["pairs"] if pair["verdict_nemenyi"] == "a better"}
+    assert apart == {("A", "C"), ("A", "D"), ("B", "D")}
+    told = " ".join(found["warnings"])
+    assert "6 data sets and 6 pairs: the least of Wilcoxon's p after Holm cannot fall below 0.188" in told
+    assert "judge 3 of 6 pairs differently (A and C, A and D, B and D): claim what both say" in told
+    (line,) = (line for line in lines(found) if line.startswith("  A − D"))
+    assert "cannot tell apart; Nemenyi p " in line
+    assert line.endswith("A better")
+    turned = across(pd.DataFrame(-values, columns=list("ABCD")), higher_is_better=False)
+    assert [pair["verdict_nemenyi"] for pair in turned["pairs"]] == [pair["verdict_nemenyi"] for pair in found["pairs"]]
+    enough = across(pd.DataFrame(np.concatenate([values, values[:2] + 0.005]), columns=list("ABCD")))
+    assert not any("cannot fall below" in text for text in enough["warnings"])
+    assert across(pd.DataFrame(values[:, :2]))["pairs"][0]["verdict_nemenyi"] is None

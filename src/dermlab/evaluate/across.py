@@ -21,7 +21,6 @@ from dermlab.evaluate.metrics import ROUNDING
 if TYPE_CHECKING:
     import pandas as pd
 
-FEW_DATASETS = 6  # with five, Wilcoxon's smallest two-sided p is .0625
 EXACT = 13  # most data sets for which scipy goes through all signs where differences are tied or 0
 
 
@@ -37,10 +36,13 @@ def across(table: pd.DataFrame, *, higher_is_better: bool = True, level: float =
         ``{"n", "n_groups", "unit": "data set", "n_datasets", "n_models", "datasets", "level", "higher_is_better",
         "models": [{"name", "mean_rank", "mean_value"}] best first, "test", "statistic", "p", "critical_difference",
         "alike": [[names that Nemenyi does not tell apart]], "pairs": [{"a", "b", "difference", "low", "high",
-        "statistic", "p", "p_adjusted", "p_nemenyi", "wins": [a, b, ties], "verdict"}], "warnings"}``.
+        "statistic", "p", "p_adjusted", "wins": [a, b, ties], "verdict", "p_nemenyi", "verdict_nemenyi"}],
+        "warnings"}``.
         Rank 1 is best, ties share.
         ``difference`` is the Hodges-Lehmann estimate of ``a - b`` with the interval that goes with Wilcoxon's test;
-        ``critical_difference``, ``alike`` and ``p_nemenyi`` are null or empty for two models.
+        ``verdict`` is Wilcoxon's after Holm, ``verdict_nemenyi`` that of the mean ranks, which depends on the other
+        models too: the two may differ, and a warning says of which pairs. ``critical_difference``, ``alike`` and what
+        is Nemenyi's are null or empty for two models.
 
     Raises:
         InputError: fewer than two models or data sets, or a value is missing.
@@ -72,15 +74,31 @@ def across(table: pd.DataFrame, *, higher_is_better: bool = True, level: float =
         pair["p_adjusted"] = number(adjusted)
         if adjusted < 1 - level and pair["difference"]:
             pair["verdict"] = A_BETTER if (pair["difference"] > 0) == higher_is_better else B_BETTER
+    if k > 2:
+        for pair, (i, j) in zip(pairs, itertools.combinations(range(k), 2), strict=True):
+            ahead = A_BETTER if mean_ranks[i] < mean_ranks[j] else B_BETTER
+            pair["verdict_nemenyi"] = ahead if nemenyi[i, j] < 1 - level else NEITHER
     if k == 2:
         test, statistic, p = "Wilcoxon signed-rank", pairs[0]["statistic"], pairs[0]["p"]
     else:
         same = bool((ranks == ranks[:, :1]).all())  # every model on every data set: nothing to rank
         test, (statistic, p) = "Friedman", (0.0, 1.0) if same else friedmanchisquare(*ranks.T)
     warnings = []
-    if n < FEW_DATASETS:
-        smallest = 2 / 2**n
+    smallest = 2 / 2**n
+    if smallest >= 1 - level:
         warnings.append(f"{n} data sets: Wilcoxon's p cannot fall below {smallest:.3g}, whatever the values")
+    elif smallest * len(pairs) >= 1 - level:
+        warnings.append(
+            f"{n} data sets and {len(pairs)} pairs: the least of Wilcoxon's p after Holm cannot fall below "
+            f"{min(1.0, smallest * len(pairs)):.3g}, whatever the values; compare fewer models, or on more data sets"
+        )
+    unlike = [pair for pair in pairs if pair["verdict_nemenyi"] not in (None, pair["verdict"])]
+    if unlike:
+        shown = ", ".join([f"{pair['a']} and {pair['b']}" for pair in unlike[:5]] + ["…"] * (len(unlike) > 5))
+        warnings.append(
+            f"Nemenyi and Wilcoxon with Holm judge {len(unlike)} of {len(pairs)} pairs differently "
+            f"({shown}): claim what both say"
+        )
     order = np.argsort(mean_ranks, kind="stable")
     return {
         "n": n,
@@ -118,10 +136,15 @@ def lines(result: dict[str, Any]) -> list[str]:
     for pair in result["pairs"]:
         between = "" if pair["low"] is None else f" ({pair['low']:+.4f} to {pair['high']:+.4f})"
         wins, losses, ties = pair["wins"]
+        ranked = ""
+        if pair["verdict_nemenyi"] is not None:
+            said = verdicts[pair["verdict_nemenyi"]].format(a=pair["a"], b=pair["b"])
+            ranked = f"; Nemenyi p {pair['p_nemenyi']:.3g}: {said}"
         told.append(
             f"  {pair['a']} − {pair['b']}: {pair['difference']:+.4f}{between}, {wins} won, {losses} lost, {ties} tied; "
             f"Wilcoxon p {pair['p']:.3g} (Holm {pair['p_adjusted']:.3g}): "
             + verdicts[pair["verdict"]].format(a=pair["a"], b=pair["b"])
+            + ranked
         )
     return told + [f"warning: {text}" for text in result["warnings"]]
 
@@ -143,9 +166,10 @@ def _pair(names: Sequence[str], values: np.ndarray, i: int, j: int, nemenyi: flo
         "statistic": float(statistic),
         "p": float(p),
         "p_adjusted": None,
-        "p_nemenyi": number(float(nemenyi)),
         "wins": [int((gap > 0).sum()), int((gap < 0).sum()), int((gap == 0).sum())],
         "verdict": NEITHER,
+        "p_nemenyi": number(float(nemenyi)),
+        "verdict_nemenyi": None,
     }
 
 

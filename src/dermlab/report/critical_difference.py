@@ -78,7 +78,7 @@ def draw_critical_difference(result: Mapping[str, Any], path: Path) -> Path:
             (1 + n) / 2,
             -deepest - 0.5,
             f"mean rank over {result['n_datasets']} data sets, 1 is best; models under one bar cannot be told apart "
-            f"(Nemenyi, {1 - result['level']:.0%} level)",
+            f"(Nemenyi, {1 - result['level']:.0%} level; Wilcoxon with Holm may judge a pair otherwise)",
             ha="center",
             va="bottom",
             fontsize=8,
