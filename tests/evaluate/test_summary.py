@@ -185,3 +185,21 @@ def test_the_wilson_interval_of_precision_is_that_of_the_cases_so_called(table: 
         found = metrics["per_class"][name]["precision"]
         assert found["value"] == pytest.approx(right / (said == name).sum())
         assert (found["low"], found["high"]) == pytest.approx(wilson(right, int((said == name).sum())))
+
+
+def test_a_class_without_a_case_that_is_predicted_is_said_to_count(table: Callable[..., Any]) -> None:
+    """Macro-F1 counts it with 0, as scikit-learn does, while recalls and AUROCs leave it out."""
+    whole = table(0)
+    without = whole.with_frame(whole.frame[whole.frame["label"] != "MEL"].reset_index(drop=True))
+    found = summarise(without, n_boot=100)
+    assert np.array(found["confusion_matrix"]).sum(axis=0)[without.classes.index("MEL")] > 0
+    told = "no case of MEL: left out of averages over classes; macro-F1 counts MEL with F1 0, being predicted"
+    assert told in found["warnings"]
+    columns = [f"p:{name}" for name in without.classes]
+    answers = np.array(without.classes)[without.frame[columns].to_numpy().argmax(axis=1)]
+    assert found["macro_f1"]["value"] == pytest.approx(
+        sk.f1_score(without.frame["label"], answers, average="macro", zero_division=0)
+    )
+    never = without.with_frame(without.frame.assign(**{"p:MEL": 0.0}))
+    (said,) = (text for text in summarise(never, n_boot=100)["warnings"] if "no case of" in text)
+    assert said == "no case of MEL: left out of averages over classes"

@@ -159,7 +159,9 @@ def _warnings(found: CaseSets, estimates: dict[str, Estimate], names: list[str],
     counts = np.array([_count(found, code) for code in range(len(cases.classes))])
     absent = [name for name, n in zip(cases.classes, counts, strict=True) if n == 0]
     if absent:
-        told.append(f"no case of {', '.join(absent)}: left out of averages over classes")
+        told.append(
+            f"no case of {', '.join(absent)}: left out of averages over classes" + _still_counted(found, absent)
+        )
     few = [f"{name} ({n})" for name, n in zip(cases.classes, counts, strict=True) if 0 < n < FEW_CASES]
     if few:
         told.append(
@@ -179,6 +181,16 @@ def _warnings(found: CaseSets, estimates: dict[str, Estimate], names: list[str],
         elif undefined > UNDEFINED_SHARE:
             told.append(f"{name} is undefined in {undefined:.0%} of the bootstrap replicates, which are passed over")
     return told
+
+
+def _still_counted(found: CaseSets, absent: Sequence[str]) -> str:
+    """Say which classes without a case macro-F1 counts as 0 all the same, because they are predicted."""
+    cases = found.sets[0]
+    if cases.multilabel:
+        return ""
+    called = confusion_matrix(found.sets).sum(axis=0)
+    said = [name for name, n in zip(cases.classes, called, strict=True) if name in absent and n > 0]
+    return f"; macro-F1 counts {', '.join(said)} with F1 0, being predicted" if said else ""
 
 
 def _count(found: CaseSets, code: int) -> int:
