@@ -261,6 +261,8 @@ def test_files_that_are_no_tables(tmp_path: Path, name: str, content: str, messa
 
 
 def test_a_missing_file_and_a_broken_sidecar(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a_run: no such file or folder"):
+        read_predictions(tmp_path / "a_run")
     with pytest.raises(InputError, match="no such file"):
         read_predictions(tmp_path / "absent.csv")
     frame().to_csv(tmp_path / "t.csv", index=False)

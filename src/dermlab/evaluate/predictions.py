@@ -190,6 +190,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
         InputError: the file is missing, empty or neither.
     """
     path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
     try:
         if path.suffix.lower() in (".csv", ".tsv", ".txt"):
             text, _ = read_text(path)
@@ -199,8 +201,6 @@ def read_table(path: str | Path) -> pd.DataFrame:
             return pd.DataFrame(rows[1:], columns=pd.Index(rows[0]), dtype=str).replace("", None)
         if path.suffix.lower() in (".parquet", ".pq"):
             return pd.read_parquet(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
         raise InputError(f"{path}: cannot be read as a table ({first_line(error)})") from None
     raise InputError(f"{path}: not a .csv, .tsv or .parquet file")
