@@ -339,6 +339,7 @@ def test_the_command_writes_json_table_and_pictures(clinic: Path, tmp_path: Path
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "5 per class" in shown
+    assert "warning: only 2 draws of each size: too few to tell the range of 95% of single draws" in shown
     found = json.loads((out / "label_efficiency.json").read_text())
     assert {curve["head"] for curve in found["curves"]} == {"knn", "linear"}
     assert set(pd.read_csv(out / "label_efficiency.csv")["size"]) == {"1 per class", "5 per class", "all"}

@@ -51,6 +51,7 @@ DRAWS = (
     "a class may be cut; a class with fewer photos gives all; a larger draw of the same repeat contains the smaller; "
     "test and val share no patient with any draw; val is the same for every draw and is not counted as labels"
 )
+FEW_DRAWS = 20  # of 19 draws not one lies outside the middle 95% of all draws in .95 ** 19 = 38% of cases
 INTERVALS = (
     "95% two-way bootstrap of the mean over draws: test groups and draws are both resampled (Owen 2007, the pigeonhole "
     "bootstrap); one_draw is the range of 95% of single draws on resampled test groups: what one round of labelling "
@@ -510,6 +511,11 @@ def _report(
     scoring = _Scoring(dataset, target, folds)
     available = np.array([fold.available() for fold in folds])
     warnings = _short_classes(target.classes, available, settings)
+    if settings.repeats < FEW_DRAWS:
+        warnings.append(
+            f"only {settings.repeats} draws of each size: too few to tell the range of 95% of single draws, and the "
+            f"intervals over draws are too narrow; at least {FEW_DRAWS} are needed (--repeats)"
+        )
     weights = _draw_weights(settings)
     labels = np.array([np.mean([size.counts(one).sum() for one in available]) for size in sizes])
     first = settings.metrics[0]
