@@ -426,3 +426,11 @@ def test_a_prevalence_that_hides_the_ill_leads_with_what_is_lost(further: dict[s
     heads = [cell["text"] for block in shown["blocks"] if block["kind"] == "table" for cell in block["head"]]
     assert "Corrected from (val)" in heads
     assert not [head for head in heads if "training" in head]
+
+
+def test_columns_that_leak_for_one_reason_are_told_with_it_once(further: dict[str, Any]) -> None:
+    part = json.loads(json.dumps(further["leak"]))
+    reason = "blank in the same 331 photos"
+    part["models"][0]["columns"] = [{"column": name, "kind": "blank", "reason": reason} for name in ("smoke", "drink")]
+    assert json.dumps(parts.view({"leak": part})).count(reason) == 1
+    assert "smoke, drink: blank" in json.dumps(parts.view({"leak": part}))

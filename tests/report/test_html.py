@@ -12,6 +12,7 @@ from as_browser import HOSTILE, Page
 
 from dermlab.core.errors import InputError
 from dermlab.report.html import render, write_report
+from dermlab.report.view import view
 
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
 
@@ -187,3 +188,41 @@ def test_a_folder_that_is_no_bakeoff_is_one_clear_line(content: str, tmp_path: P
         write_report(tmp_path)
     with pytest.raises(InputError, match="no such file"):
         write_report(tmp_path / "nowhere")
+
+
+def tiles_of(record: dict[str, Any]) -> str:
+    return " ".join(
+        " ".join(str(tile[key]) for key in ("label", "value", "note")) for tile in view(record, {}, {})["tiles"]
+    )
+
+
+def test_the_class_it_misses_most_stands_among_the_first_figures(record: dict[str, Any]) -> None:
+    recall = {"value": 9 / 35, "low": 0.142, "high": 0.43}
+    record["decision"]["weakest"] = [{"class": "SCC", "malignant": True, "n": 35, "n_found": 9, "recall": recall}]
+    assert "of SCC it finds 26% 9 of 35; 95% interval 14–43" in tiles_of(record)
+    del record["decision"]["weakest"]  # a record of an earlier version: by the winner's own figures
+    per_class = next(item for item in record["candidates"] if item["winner"])["metrics"]["per_class"]
+    worst = min(per_class, key=lambda name: per_class[name]["recall"]["value"])
+    assert f"of {worst} it finds" in tiles_of(record)
+
+
+def test_photos_that_training_may_have_held_are_not_called_unseen(record: dict[str, Any]) -> None:
+    assert "none of them seen in training" in tiles_of(record)
+    finding = {"code": "near-duplicates", "severity": "error", "message": "4 pairs.", "remedy": "", "waived": True}
+    record["findings"].append(finding)
+    assert "none of them seen in training" not in tiles_of(record)
+
+
+def test_figures_of_fold_models_are_said_to_be_theirs(record: dict[str, Any]) -> None:
+    told = "are those of 5 models, one for each fold"
+    assert told in Page(render(record, {})).words
+    assert "by 5 models" in tiles_of(record)
+    record["data"]["split"] |= {"n_folds": 1}
+    assert told not in Page(render(record, {})).words
+
+
+def test_members_of_no_weight_are_left_out_of_the_ensembles_line(record: dict[str, Any]) -> None:
+    record["candidates"][0]["weights"] = {"clip-fusion": 0.62, "lite0-fusion": 0.3795, "clip-knn": 0.0005}
+    words = Page(render(record, {})).words
+    assert "0.62 clip-fusion + 0.38 lite0-fusion" in words
+    assert "0.00 clip-knn" not in words

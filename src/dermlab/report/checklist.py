@@ -162,10 +162,15 @@ def _title(record: Json, parts: Mapping[str, Json]) -> str:
 
 def _made_of(item: Json) -> str:
     if item.get("weights"):
-        return "a weighted mean of " + ", ".join(item["weights"])
+        return "a weighted mean of " + ", ".join(name for _, name in weighed(item["weights"]))
     if item["encoder"]:
         return f"the frozen encoder {item['encoder']} with a {item['head']} head"
     return f"the {item['head']} model, which looks at no photo"
+
+
+def weighed(weights: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Return an ensemble's weights as they are written, without the members whose weight rounds to nothing."""
+    return [(text, name) for name, weight in weights.items() if (text := f"{weight:.2f}") != "0.00"]
 
 
 def _summary(record: Json, parts: Mapping[str, Json]) -> str:
@@ -360,7 +365,7 @@ def _ensembling(record: Json, parts: Mapping[str, Json]) -> str:
     found = next((item for item in record["candidates"] if item["kind"] == "ensemble"), None)
     if found is None or not found["weights"]:
         return "no ensemble was made"
-    made = ", ".join(f"{weight:.2f} {name}" for name, weight in found["weights"].items())
+    made = ", ".join(f"{weight} {name}" for weight, name in weighed(found["weights"]))
     fate = "it won" if found["winner"] else "it did not win"
     return f"weighted mean of probabilities, weights chosen on val: {made}; {fate}"
 

@@ -15,7 +15,7 @@ from dermlab import __version__
 from dermlab.core import words
 from dermlab.core.config import write_yaml
 from dermlab.report import parts as analyses
-from dermlab.report.checklist import escaped
+from dermlab.report.checklist import escaped, weighed
 
 Json = dict[str, Any]
 INDEXED = {"top1": "accuracy", "balanced_accuracy": "balanced_accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
@@ -84,7 +84,7 @@ def _what_it_is(record: Json, winner: Json) -> list[str]:
         for name in data["classes"]
     )
     if winner["weights"]:
-        members = ", ".join(f"{weight:.2f} {escaped(name)}" for name, weight in winner["weights"].items())
+        members = ", ".join(f"{weight} {escaped(name)}" for weight, name in weighed(winner["weights"]))
         made = f"the weighted mean of the probabilities of {members}"
     elif winner["encoder"]:
         made = f"a {escaped(winner['head'])} head on the frozen encoder {escaped(winner['encoder'])}"

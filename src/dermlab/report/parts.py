@@ -627,7 +627,10 @@ def _leak(part: Json) -> Json:
         blocks.append(
             table(f"{model['name']}, on {measured(model)}", [f"{model['name']}: {heads[0]}", *heads[1:]], rows)
         )
-        columns = "; ".join(f"{item['column']}: {item['reason']}" for item in model["columns"])
+        by_reason: dict[str, list[str]] = {}
+        for item in model["columns"]:
+            by_reason.setdefault(item["reason"].rstrip(".;"), []).append(item["column"])
+        columns = "; ".join(f"{', '.join(names)}: {reason}" for reason, names in by_reason.items())
         blocks.append(text(f"Columns that leak: {columns}."))
         if not found:
             continue

@@ -63,7 +63,7 @@ def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json])
         "asked": _asked(record),
         "decision": decision,
         "tiles": _tiles(record),
-        "notes": _sorted(_bad_news(shown) + _notes(record)),
+        "notes": _sorted(_bad_news(shown) + _notes(record) + _of_folds(record)),
         "brief": [
             part for part in shown if not part["skipped"] and part["name"] in BRIEF and part["tone"] != "bad"
         ],  # what is bad news stands among the notes
@@ -135,6 +135,10 @@ def _tiles(record: Json) -> list[Json]:
     scored = metrics.get(metric) or {"value": None, "low": None, "high": None}
     unit = words.units_word(metrics["unit"], metrics["n"])
     groups = words.groups_word(data["group_by"])
+    of = f"of {words.count(metrics['n_groups'])} {groups}" if groups != unit else ""
+    unseen = "" if checklist.seen_in_training(record) else "none of them seen in training"
+    n_models = _n_models(data)
+    by = f"by {n_models} models" if n_models > 1 else ""
     tiles = [
         {
             "label": f"{winner['name']}: {label} on test",
@@ -145,11 +149,10 @@ def _tiles(record: Json) -> list[Json]:
         {
             "label": "Measured on",
             "value": f"{words.count(metrics['n'])} {unit}",
-            "note": f"of {words.count(metrics['n_groups'])} {groups}, none of them seen in training"
-            if groups != unit
-            else "none of them seen in training",
+            "note": ", ".join(text for text in (of, unseen, by) if text),
             "words": False,
         },
+        *_weakest_tile(record, winner),
     ]
     against = decision["against"]
     if against:
@@ -173,6 +176,49 @@ def _tiles(record: Json) -> list[Json]:
         }
     )
     return tiles
+
+
+def _weakest_tile(record: Json, winner: Json) -> list[Json]:
+    """Return the class that the winner misses most, by the decision, or by its own figures where that is an old one."""
+    found = record["decision"].get("weakest")
+    if not found:
+        known = {
+            name: entry
+            for name, entry in winner["metrics"]["per_class"].items()
+            if entry["n"] and (entry["recall"] or {}).get("value") is not None
+        }
+        if not known:
+            return []
+        name = min(known, key=lambda name: known[name]["recall"]["value"])
+        n, recall = known[name]["n"], known[name]["recall"]
+        found = [{"class": name, "n": n, "n_found": round(recall["value"] * n), "recall": recall}]
+    first = found[0]
+    between = words.span_whole(first["recall"])
+    return [
+        {
+            "label": f"Weakest: of {first['class']} it finds",
+            "value": words.whole(first["recall"]["value"]),
+            "note": f"{first['n_found']:,} of {first['n']:,}{f'; 95% interval {between}' if between else ''}",
+            "words": False,
+        }
+    ]
+
+
+def _n_models(data: Json) -> int:
+    return int(data["split"]["n_folds"] * data["split"]["n_repeats"])
+
+
+def _of_folds(record: Json) -> list[Json]:
+    """Say whose figures the winner's are where no one model was tested on all photos."""
+    n_models = _n_models(record["data"])
+    if n_models < 2 or not record["decision"]["winner"]:
+        return []
+    message = (
+        f"The figures of {record['decision']['winner']} are those of {n_models} models, one for each fold, each on the "
+        f"photos that it had not seen. What 'dermlab predict' runs on new photos is the mean of these {n_models}; it "
+        "was not tested as one model."
+    )
+    return [{"severity": "info", "kind": "What was measured", "message": message, "remedy": ""}]
 
 
 def _bad_news(shown: Sequence[Json]) -> list[Json]:
@@ -266,7 +312,7 @@ def _value(item: Json, metric: str) -> Json:
 def _row(item: Json) -> Json:
     what = " · ".join(str(part) for part in (item["encoder"], item["head"]) if part)
     if item["weights"]:
-        what = " + ".join(f"{weight:.2f} {name}" for name, weight in item["weights"].items())
+        what = " + ".join(f"{weight} {name}" for weight, name in checklist.weighed(item["weights"]))
     return {**item, "tags": _tags(item), "what": what}
 
 
