@@ -121,3 +121,21 @@ def test_python_offers_the_same_verbs(clinic) -> None:
     assert callable(dermlab.evaluate.bootstrap)
     with pytest.raises(AttributeError):
         _ = dermlab.no_such_verb
+
+
+@pytest.mark.parametrize(
+    ("words", "option", "does"),
+    [
+        (["data", "check"], "--no_photos", "put thumbnails"),
+        (["data", "check"], "--no_closely", "look for wrong labels"),
+        (["redraw"], "--no_stratified", "keep the mix of classes"),
+        (["predict"], "--no_labels", "write the data set's labels"),
+    ],
+)
+def test_an_option_that_turns_something_off_says_so(
+    words: list[str], option: str, does: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"{option} turn off: {does}" in shown

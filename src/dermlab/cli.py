@@ -191,7 +191,8 @@ def parse(
         shown = argparse.SUPPRESS if name in names else _help(field)
         if _unwrapped(field.annotation) is bool:
             on = argparse.SUPPRESS if field.default is True else shown
-            off = shown if field.default is True else argparse.SUPPRESS
+            # The description is of what the field does; the option that is shown here turns that off.
+            off = f"turn off: {shown}" if field.default is True and name not in names else argparse.SUPPRESS
             parser.add_argument(f"--{name}", dest=name, action="store_true", default=argparse.SUPPRESS, help=on)
             parser.add_argument(f"--no_{name}", dest=name, action="store_false", default=argparse.SUPPRESS, help=off)
         else:

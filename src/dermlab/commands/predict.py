@@ -37,7 +37,9 @@ class PredictConfig(Config):
         description="split of the data set whose parts the rows are marked with; none: train where seen, else test",
     )
     labels: bool = Field(
-        True, description="leave the data set's labels out: its classes are others (evaluate then takes a label map)"
+        True,
+        description="write the data set's labels into the table; turned off where its classes are others than the "
+        "model's (evaluate then takes a label map)",
     )
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
     precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")

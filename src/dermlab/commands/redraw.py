@@ -24,7 +24,7 @@ class RedrawConfig(Columns):
     n: int = Field(250, ge=2, description="units in the small test set")
     draws: int = Field(1000, ge=100, description="how many small test sets are drawn")
     sizes: tuple[int, ...] = Field((), description="further sizes; default: 50,100,250,500,… up to the whole table")
-    stratified: bool = Field(True, description="whether each draw keeps the mix of classes")
+    stratified: bool = Field(True, description="keep the mix of classes in each draw")
     split: str = Field("test", description="split to draw from")
     truth: Path | None = Field(
         None, description="data set folder, or table of the same id column, to take labels and patients from"
