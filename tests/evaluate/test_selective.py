@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -238,3 +239,11 @@ def test_what_cannot_be_referred_says_why(tmp_path: Any) -> None:
     labels = frame.drop(columns="label").assign(**{f"y:{name}": 1.0 for name in CLASSES})
     with pytest.raises(InputError, match="one answer a case"):
         referral(as_predictions(tmp_path, labels, kind="multilabel"), max_error=0.1)
+
+
+def test_a_branch_that_nobody_defined_points_to_the_data_set(table: Callable[..., Any]) -> None:
+    predictions = table(0)
+    with pytest.raises(InputError, match=r"'malignant' is not one of ACK, .*--data"):
+        referral(predictions, sensitivity={"malignant": 0.95})
+    with pytest.raises(InputError, match=r"'mel' is not one of .*; did you mean 'MEL'\?"):
+        referral(predictions, sensitivity={"mel": 0.95})

@@ -56,7 +56,7 @@ class Assessment(Config):
         "or two of them joined by 'and'; default: error<=0.1, and malignant>=0.95 where there is that branch",
     )
     prevalence: dict[str, float] | None = Field(
-        None, description="share of each class where the model will be used, {MEL: 0.02, NEV: 0.98}"
+        None, description="share of every class where the model will be used; of two classes: {MEL: 0.02, NEV: 0.98}"
     )
     train_counts: dict[str, int] | None = Field(None, description="training images of each class, {MEL: 40, NEV: 900}")
 

@@ -27,6 +27,7 @@ from dermlab.evaluate.fitting import (
     share,
     within,
 )
+from dermlab.evaluate.intake import nearest
 from dermlab.evaluate.intervals import Estimate, interval, resample
 from dermlab.evaluate.metrics import Evaluation, mean_defined, ratio, sum_rows
 from dermlab.evaluate.predictions import Predictions
@@ -338,7 +339,13 @@ def _promised(predictions: Predictions, sensitivity: SensitivityPromises) -> lis
         names = key if isinstance(key, tuple) else (key,) if key in classes else tuple(key.split(JOINED))
         for name in names:
             if name not in classes:
-                raise InputError(f"sensitivity: {name!r} is not one of {', '.join(classes)}")
+                near = nearest(name, classes)
+                hint = (
+                    f"did you mean {near!r}?"
+                    if near
+                    else ("a branch of a hierarchy (malignant) needs the data set whose card defines it: --data")
+                )
+                raise InputError(f"sensitivity: {name!r} is not one of {', '.join(classes)}; {hint}")
         codes = tuple(dict.fromkeys(classes.index(name) for name in names))
         if len(codes) == len(classes):
             raise InputError("sensitivity: names every class; all cases would be referred")
