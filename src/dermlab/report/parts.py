@@ -601,10 +601,11 @@ def _seeds(part: Json) -> Json:
     for name, found in recipe["metrics"].items():
         label, _, kind = words.metric_words(name)
         spread = [
-            words.score(found[key], kind) if found[key] is not None else "n/a" for key in ("sd_seeds", "sd_groups")
+            words.score(found[key], kind) if found[key] is not None else "n/a"
+            for key in ("sd_runs", "sd_seeds", "sd_groups")
         ]
         rows.append([label, written(found, kind), *spread])
-    heads = ["Metric", "Mean over seeds", "Spread over seeds (SD)", "Spread over test sets (SD)"]
+    heads = ["Metric", "Mean over seeds", "SD over its seeds", "beyond the test set's noise", "SD over test sets"]
     sentence = (
         f"{words.plural(recipe['n_seeds'], 'training seed')}, the same test cases: intervals over seeds and cases."
     )

@@ -1,4 +1,4 @@
-"""What the pages and the terminal say of a rule of referral: what was promised stands first, with its interval."""
+"""What pages and terminal say of referral, the promise and its interval first, and of the spread over seeds."""
 
 from __future__ import annotations
 
@@ -45,3 +45,11 @@ def test_a_rule_that_refers_everybody_says_so(part: dict[str, Any]) -> None:
     assert "error ≤ 0.001 refers everybody, so it decides nothing" in shown["sentence"]
     assert "n/a" not in shown["sentence"]
     assert not re.search(r"wrong among the kept.*n/a", str(shown["blocks"]))
+
+
+def test_the_plain_spread_over_seeds_is_shown_beside_the_part_cut_at_zero() -> None:
+    metric = {"value": 0.6, "low": 0.5, "high": 0.7, "sd_runs": 0.0072, "sd_seeds": 0.0, "sd_groups": 0.02}
+    recipe = {"name": "a", "n_seeds": 3, "seeds": [1, 2, 3], "metrics": {"macro_f1": metric}}
+    (shown,) = parts.view({"seeds": {"recipes": [recipe], "warnings": []}})
+    (block,) = shown["blocks"]
+    assert [cell["text"] for cell in block["rows"][0]] == ["macro-F1", "0.600 (0.500–0.700)", "0.007", "0.000", "0.020"]
