@@ -334,3 +334,42 @@ def test_training_seeds_stand_on_the_page_of_a_comparison(tmp_path: Path) -> Non
 
 
 SKIPPED = "calibration,selective,referral,conformal,subgroups"
+
+
+def test_a_page_says_where_its_figures_come_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = pd.read_csv(foreign(tmp_path / "full.csv", 1.5))
+    table["part"] = np.where(np.arange(150) < 75, "val", "test")
+    table.to_csv(tmp_path / "full.csv", index=False)
+    words = ["evaluate", str(tmp_path / "full.csv"), *OPTIONS, "--split_column", "part", "--n_boot", "100"]
+    words += ["--calibrate", "temperature", "--metrics", "recall:MEL", "--out", str(tmp_path / "out")]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    n = int((table["dx"][75:] == "MEL").sum())
+    assert f"recall:MEL (n = {n} of 75): " in told
+    assert "the probabilities calibrated on val before scoring (temperature, temperature " in told
+    assert not [
+        line for line in told.splitlines() if line.startswith("top-3 accuracy")
+    ]  # of three classes the first three are all
+    page = (tmp_path / "out" / "evaluation.html").read_text()
+    origin = page[page.index('<h2 id="provenance">') :]
+    assert f"dermlab evaluate {tmp_path / 'full.csv'}" in origin
+    assert "--calibrate temperature" in origin
+    assert "150 photos in the table; which data set it was made on the table does not tell" in origin
+    assert page.index("The probabilities calibrated on val before scoring") < page.index('id="metrics"')
+    assert "what is called before here is the table so calibrated" in page
+    assert f"recall:MEL (n = {n} of 75)" in page
+    assert "Top-3" not in page[page.index('id="metrics"') : page.index('id="classes"')]
+    frame = tmp_path / "out" / "predictions.parquet"
+    sidecar = frame.with_name("predictions.parquet.json")
+    lineage = {"dataset": "clinic", "data_fingerprint": "abc123", "split": "folds5"}
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | {"lineage": lineage}))
+    asked = ["--names", "x,y", "--n_boot", "100", "--n_permutations", "99", "--out", str(tmp_path / "cmp")]
+    other = tmp_path / "other.csv"
+    foreign(other, 0.5)
+    pd.read_csv(other).assign(part=table["part"]).to_csv(other, index=False)
+    assert main(["evaluate", str(other), *words[2 : words.index("--calibrate")], "--out", str(tmp_path / "o2")]) == 0
+    assert main(["compare", str(tmp_path / "out"), str(tmp_path / "o2"), *asked]) == 0
+    page = (tmp_path / "cmp" / "comparison.html").read_text()
+    assert "data set clinic (fingerprint abc123)" in page
+    assert "of split folds5" in page
+    assert "dermlab compare" in page

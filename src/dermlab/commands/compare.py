@@ -114,12 +114,14 @@ def run(config: CompareConfig) -> CompareResult:
     written: tuple[Path, ...] = ()
     if config.out is not None:
         from dermlab.report.comparison import write_comparison
+        from dermlab.report.provenance import FILE, provenance
 
         written = (write_json(config.out / "comparison.json", comparison),)
         (config.out / "seeds.json").unlink(missing_ok=True)  # of an earlier comparison
         if seeds is not None:
             written += (write_json(config.out / "seeds.json", seeds),)
-        written += (write_comparison(config.out),)
+        made = provenance("compare", config, config.positional, tables)
+        written += (write_json(config.out / FILE, made), write_comparison(config.out))
     return CompareResult(comparison, names, written, seeds)
 
 

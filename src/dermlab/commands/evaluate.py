@@ -69,14 +69,20 @@ class EvaluateResult:
         n, unit = metrics["n"], words.units_word(metrics["unit"], metrics["n"])
         held = f" of {words.count(metrics['n_groups'])} {words.groups_word(metrics['group_by'])}"
         folds = f", {words.plural(metrics['folds'], 'fold')} pooled" if metrics["folds"] > 1 else ""
+        from dermlab.report.evaluation import ALL_OF_TOP3, of_class
+        from dermlab.report.provenance import calibrated
+
+        scaled = calibrated(metrics.get("calibration"))
         lines = [
             f"{metrics['model']}: {words.count(n)} {unit}{held if metrics['n_groups'] < n else ''}, "
             f"target {metrics['target']}, split {metrics['split']}{folds}",
+            *([f"the {scaled}"] if scaled else []),
             "",
         ]
         rows = []
         for name in SHOWN:
-            if metrics.get(name, {}).get("value") is not None:
+            always = name == "top3" and len(metrics["classes"]) <= ALL_OF_TOP3
+            if metrics.get(name, {}).get("value") is not None and not always:
                 title, _, kind = words.metric_words(name)
                 rows.append([title, words.score(metrics[name]["value"], kind), words.span(metrics[name], kind)])
         lines += [*aligned(rows), ""]
@@ -90,7 +96,8 @@ class EvaluateResult:
         interval = metrics["interval"]
         lines += ["", f"{interval['level']:.0%} intervals: {words.intervals_sentence(metrics)}"]
         for name, found in metrics.get("further", {}).items():
-            lines.append(f"{name}: {words.score(found['value'], 'number')} ({words.span(found, 'number')})")
+            of = of_class(name, metrics)
+            lines.append(f"{name}{of}: {words.score(found['value'], 'number')} ({words.span(found, 'number')})")
         if self.parts:
             from dermlab.report.parts import lines as told
 
@@ -111,6 +118,7 @@ def run(config: EvaluateConfig) -> EvaluateResult:
     from dermlab.evaluate.predictions import write_predictions
     from dermlab.evaluate.summary import summarise
     from dermlab.report.evaluation import write_evaluation
+    from dermlab.report.provenance import FILE, provenance
 
     dataset = _dataset(config)
     predictions = read(config.predictions, config, config.truth, config.target, mapped=config.label_map)
@@ -142,6 +150,8 @@ def run(config: EvaluateConfig) -> EvaluateResult:
             raise InputError(f"{table}: would be overwritten by another form of itself; choose another --out")
         written.append(write_json(config.out / "metrics.json", metrics))
         written += write_parts(config.out, assessed)
+        made = provenance("evaluate", config, config.positional, [predictions])
+        written.append(write_json(config.out / FILE, made))
         written += write_evaluation(config.out)
     return EvaluateResult(metrics, assessed.parts, tuple(written))
 

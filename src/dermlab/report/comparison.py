@@ -11,7 +11,7 @@ from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_text
 from dermlab.evaluate.compare import margin_sentence, ranks, within_margin
-from dermlab.report import html, plots
+from dermlab.report import html, plots, provenance
 
 UNBOUNDED = (-math.inf, math.inf)
 TRAINED = "Of these trained models only, which is a narrower claim:"
@@ -30,6 +30,7 @@ def write_comparison(folder: str | Path) -> Path:
         raise InputError(f"{folder / 'comparison.json'}: holds no compared pairs; run dermlab compare again")
     seeds = folder / "seeds.json"
     shown = view(entries, read_json(seeds) if seeds.exists() else None)
+    shown["origin"] = provenance.shown(folder)
     return write_text(folder / "comparison.html", html.page("comparison.html", shown))
 
 

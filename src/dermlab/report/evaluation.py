@@ -11,7 +11,7 @@ from markupsafe import Markup
 from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_text
-from dermlab.report import html, parts, plots
+from dermlab.report import html, parts, plots, provenance
 from dermlab.report.glossary import GLOSSARY
 
 HEADLINE = ("top1", "balanced_accuracy", "macro_f1", "auroc", "ece")
@@ -22,6 +22,7 @@ LISTED = (
 PER_CLASS = ("recall", "precision", "f1", "auroc", "auprc")
 # Words of a warning that says the figures may be wrong, not only that they are rough.
 GRAVE = ("undefined", "single group", "flattered", "seen in training")
+ALL_OF_TOP3 = 3  # of so many classes the first three are all there are
 Json = dict[str, Any]
 
 
@@ -41,7 +42,9 @@ def write_evaluation(folder: str | Path) -> tuple[Path, ...]:
     metrics = read_json(folder / "metrics.json")
     if not isinstance(metrics, dict) or "per_class" not in metrics:
         raise InputError(f"{folder / 'metrics.json'}: is not what dermlab evaluate writes; run it again")
-    written = [write_text(folder / "evaluation.html", html.page("evaluation.html", view(metrics, read_parts(folder))))]
+    origin = provenance.shown(folder)
+    variables = {**view(metrics, read_parts(folder)), "origin": origin}
+    written = [write_text(folder / "evaluation.html", html.page("evaluation.html", variables))]
     style = Markup(html.source("plot.css"))
     shown = {
         "reliability": {"points": plots.reliability_points(metrics.get("reliability") or [], size=300.0)},
@@ -71,14 +74,24 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
         further: the other analyses by name, as :func:`dermlab.evaluate.assessment.assess` returns them.
     """
     unit, groups = words.units_word(metrics["unit"]), words.groups_word(metrics["group_by"])
+    scaled = provenance.calibrated(metrics.get("calibration"))
+    shown = parts.view(further, metrics["warnings"])
+    for part in shown:
+        if scaled and part["name"] == "calibration" and not part["skipped"]:
+            part["sentence"] = (
+                f"The {scaled}; what is called before here is the table so calibrated. {part['sentence']}"
+            )
+    listed = [name for name in LISTED if name != "top3" or len(metrics["classes"]) > ALL_OF_TOP3]
     return {
         "title": f"{metrics.get('model') or 'Predictions'}: {metrics['target']}",
         "target": metrics["target"],
         "split": metrics["split"],
         "sentence": _sentence(metrics, unit, groups),
-        "notes": _notes(metrics["warnings"]),
+        "notes": _notes([*([f"the {scaled}"] if scaled else []), *metrics["warnings"]]),
         "tiles": [_tile(name, metrics[name]) for name in HEADLINE if _known(metrics.get(name))],
-        "how": f"{metrics['interval']['level']:.0%} intervals: {words.intervals_sentence(metrics)}.",
+        "how": f"{metrics['interval']['level']:.0%} intervals: {words.intervals_sentence(metrics)}. The "
+        "sections further down draw theirs anew, so that before and after, or groups, can be subtracted: the ends of "
+        "one figure may differ a little there.",
         "level": f"{metrics['interval']['level']:.0%}",
         "metrics": [
             {
@@ -86,10 +99,13 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
                 "kind": words.metric_words(name)[2],
                 "metric": metrics[name],
             }
-            for name in LISTED
+            for name in listed
             if _known(metrics.get(name))
         ]
-        + [{"label": name, "kind": "number", "metric": found} for name, found in metrics.get("further", {}).items()],
+        + [
+            {"label": name + of_class(name, metrics), "kind": "number", "metric": found}
+            for name, found in metrics.get("further", {}).items()
+        ],
         "units_word": unit,
         "recall": [
             {"label": name, "tags": [], "note": f"n = {found['n']:,}", "kind": "candidate", "metric": found["recall"]}
@@ -111,9 +127,15 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
         "cells": plots.confusion_cells(metrics.get("confusion_matrix") or []),
         "points": plots.reliability_points(metrics.get("reliability") or []),
         "ece_sentence": _ece(metrics.get("ece") or {}),
-        "parts": parts.view(further, metrics["warnings"]),
+        "parts": shown,
         "glossary": GLOSSARY,
     }
+
+
+def of_class(name: str, metrics: Json) -> str:
+    """Return on how many cases a metric of one class rests: `` (n = 44 of 842)``; empty for a metric of all classes."""
+    found = metrics["per_class"].get(name.partition(":")[2])
+    return f" (n = {found['n']:,} of {metrics['n']:,})" if found else ""
 
 
 def _sentence(metrics: Json, unit: str, groups: str) -> str:
