@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,11 @@ def test_what_is_no_list_of_findings_is_refused(tmp_path: Path) -> None:
     (tmp_path / "findings.json").write_text("{}")
     with pytest.raises(InputError, match="not a list of findings"):
         write_check(tmp_path)
+
+
+def test_it_says_when_and_on_how_many_photos_and_patients(audited: Path, clinic: Path) -> None:
+    write_check(audited, photos=False)
+    words = Page((audited / "check.html").read_text(encoding="utf-8")).words
+    dataset = Dataset.open(clinic)
+    assert f"{dataset.card.name}: {len(dataset):,} photos of {len(set(dataset.groups())):,} patients" in words
+    assert re.search(r"made \d{4}-\d{2}-\d{2} \d{2}:\d{2} UTC", words)

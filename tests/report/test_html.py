@@ -226,3 +226,9 @@ def test_members_of_no_weight_are_left_out_of_the_ensembles_line(record: dict[st
     words = Page(render(record, {})).words
     assert "0.62 clip-fusion + 0.38 lite0-fusion" in words
     assert "0.00 clip-knn" not in words
+
+
+def test_of_three_classes_no_top_3_is_shown(record: dict[str, Any]) -> None:
+    assert "top3" in [column["key"] for column in view(record, {}, {})["columns"]]
+    record["data"]["classes"] = record["data"]["classes"][:3]
+    assert "top3" not in [column["key"] for column in view(record, {}, {})["columns"]]

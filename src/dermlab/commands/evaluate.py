@@ -69,7 +69,8 @@ class EvaluateResult:
         n, unit = metrics["n"], words.units_word(metrics["unit"], metrics["n"])
         held = f" of {words.count(metrics['n_groups'])} {words.groups_word(metrics['group_by'])}"
         folds = f", {words.plural(metrics['folds'], 'fold')} pooled" if metrics["folds"] > 1 else ""
-        from dermlab.report.evaluation import ALL_OF_TOP3, of_class
+        from dermlab.report.evaluation import of_class
+        from dermlab.report.parts import ALL_OF_TOP3
         from dermlab.report.provenance import calibrated
 
         scaled = calibrated(metrics.get("calibration"))

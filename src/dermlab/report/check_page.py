@@ -6,13 +6,15 @@ escaped, and thumbnails are made anew from pixels.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dermlab.core.errors import InputError
+from dermlab.core import words
+from dermlab.core.errors import DermlabError, InputError
 from dermlab.core.files import read_json, write_text
 from dermlab.report.html import page
 from dermlab.report.photos import thumbnails
@@ -86,11 +88,26 @@ def render(findings: Sequence[Json], out: Path, *, photos: bool = True) -> str:
         {
             "title": "What is wrong with the data",
             "folders": folders,
+            "held": [told for folder in folders if (told := _held(folder))],
+            "made_at": f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d %H:%M} UTC",
             "errors": errors,
             "groups": [group for group in groups if group["findings"]],
             "has_photos": bool(pictures),
         },
     )
+
+
+def _held(folder: str) -> str:
+    """Say how many photos and patients a data set holds; empty where it cannot be opened any more."""
+    from dermlab.data.dataset import Dataset
+
+    try:
+        dataset = Dataset.open(folder)
+    except DermlabError:
+        return ""
+    groups = words.groups_word(dataset.group_column())
+    of = f" of {words.count(len(set(dataset.groups())))} {groups}" if groups != "photos" else ""
+    return f"{dataset.card.name}: {words.count(len(dataset))} photos{of}"
 
 
 def _finding(finding: Json, out: Path) -> Json:

@@ -22,7 +22,6 @@ LISTED = (
 PER_CLASS = ("recall", "precision", "f1", "auroc", "auprc")
 # Words of a warning that says the figures may be wrong, not only that they are rough.
 GRAVE = ("undefined", "single group", "flattered", "seen in training")
-ALL_OF_TOP3 = 3  # of so many classes the first three are all there are
 Json = dict[str, Any]
 
 
@@ -81,7 +80,7 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
             part["sentence"] = (
                 f"The {scaled}; what is called before here is the table so calibrated. {part['sentence']}"
             )
-    listed = [name for name in LISTED if name != "top3" or len(metrics["classes"]) > ALL_OF_TOP3]
+    listed = [name for name in LISTED if name != "top3" or len(metrics["classes"]) > parts.ALL_OF_TOP3]
     return {
         "title": f"{metrics.get('model') or 'Predictions'}: {metrics['target']}",
         "target": metrics["target"],

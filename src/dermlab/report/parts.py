@@ -791,6 +791,7 @@ def _robustness(part: Json) -> Json:
 
 
 DRAWN = 6
+ALL_OF_TOP3 = 3  # of so many classes the first three are all there are
 FEWEST_GROUPS = 30  # below it a bootstrap over groups is too narrow, as metrics say too
 
 

@@ -77,7 +77,9 @@ def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json])
         "classes": data["classes"],
         "baseline": baseline,
         "forest": _forest(candidates, baseline, metric),
-        "columns": [{"key": key, "label": words.METRICS[key][1], "kind": words.METRICS[key][2]} for key in COLUMNS],
+        "columns": [
+            {"key": key, "label": words.METRICS[key][1], "kind": words.METRICS[key][2]} for key in _columns(data)
+        ],
         "rows": [_row(item) for item in candidates] + ([_baseline_row(baseline)] if baseline else []),
         "pairs": _pairs(record["comparison"], [item["name"] for item in ordered], metric, metric_kind),
         "subject": _subject(subject, data, pictures) if subject else None,
@@ -90,6 +92,11 @@ def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json])
         "glossary": GLOSSARY,
         "has_photos": bool(pictures),
     }
+
+
+def _columns(data: Json) -> list[str]:
+    """Return the leaderboard's metrics; of three classes the first three are all there are."""
+    return [key for key in COLUMNS if key != "top3" or len(data["classes"]) > parts.ALL_OF_TOP3]
 
 
 def _asked(record: Json) -> Json:
