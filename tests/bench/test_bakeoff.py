@@ -402,3 +402,13 @@ def test_an_ensemble_whose_member_is_gone_says_which(
         shutil.rmtree(folder / "runs" / name)
     assert main(["predict", str(folder / "runs" / "ensemble"), str(clinic), "--out", str(tmp_path / "t.csv")]) == 2
     assert "is not there" in capsys.readouterr().err
+
+
+def test_the_record_names_the_questionnaire_columns_of_the_fitted_plans(finished: BakeoffResult, clinic: Path) -> None:
+    found = {item["name"]: item["questionnaire"] for item in record(finished)["candidates"]}
+    plans = sorted((finished.folder / "runs" / "questionnaire").glob("checkpoints/*/questionnaire.json"))
+    fitted = {entry["column"] for file in plans for entry in json.loads(file.read_text())["plan"]}
+    assert plans
+    assert set(found["questionnaire"]) == fitted
+    assert not fitted & set(Dataset.open(clinic).card.label_proxies)
+    assert found["histogram-linear"] == found["majority"] == []
