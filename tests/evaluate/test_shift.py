@@ -185,3 +185,11 @@ def test_shares_in_percent_are_divided_and_said(table: Any) -> None:
     assert "the prevalence stated sums to 100, not 1: each share was divided by that" in told["warnings"]
     _, quiet = prior_shift(table(), train_priors=same, prevalence=same, n_boot=100)
     assert not [text for text in quiet["warnings"] if "sums to" in text]
+
+
+def test_a_class_no_longer_found_has_an_interval_of_some_width(table: Any) -> None:
+    same = dict.fromkeys(table().classes, 0.25)
+    _, told = prior_shift(table(), train_priors=same, prevalence={**dict.fromkeys(same, 0.0), "NEV": 1.0}, n_boot=100)
+    recall = told["per_class"]["MEL"]["recall"]["after"]
+    assert recall["value"] == recall["low"] == 0
+    assert recall["high"] > 0

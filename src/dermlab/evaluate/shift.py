@@ -16,11 +16,12 @@ import pandas as pd
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import CaseSets, case_sets
-from dermlab.evaluate.fitting import Weighted, as_ratios
+from dermlab.evaluate.fitting import Weighted, as_ratios, share
 from dermlab.evaluate.intake import as_text, listed
 from dermlab.evaluate.intervals import interval, resample
 from dermlab.evaluate.metrics import Evaluation
 from dermlab.evaluate.predictions import PROBABILITY, Predictions, class_codes
+from dermlab.evaluate.ratios import Ratios
 
 SMALLEST = 1e-12
 FLOOR = 1e-6  # a class that a prior calls impossible could never come back
@@ -293,17 +294,19 @@ def _per_class(
 ) -> dict[str, dict[str, Any]]:
     """Return recall, specificity and precision by class, before and after, each case counted by its class's weight."""
     classes = before.sets[0].classes
-    drawn = []
+    drawn: list[Ratios] = []
+    asked: list[tuple[str, CaseSets, dict[str, list[Weighted]]]] = []
     for side in (before, after):
         quantities: dict[str, list[Weighted]] = {}
         for code, name in enumerate(classes):
             own = [one.truth == code for one in side.sets]
             called = [one.predicted == code for one in side.sets]
-            share = [weights[one.truth] for one in side.sets]
+            at = [weights[one.truth] for one in side.sets]
             quantities[f"recall:{name}"] = [(c, o * 1.0) for c, o in zip(called, own, strict=True)]
-            quantities[f"specificity:{name}"] = [(~c, ~o * w) for c, o, w in zip(called, own, share, strict=True)]
-            quantities[f"ppv:{name}"] = [(o, c * w) for c, o, w in zip(called, own, share, strict=True)]
+            quantities[f"specificity:{name}"] = [(~c, ~o * w) for c, o, w in zip(called, own, at, strict=True)]
+            quantities[f"ppv:{name}"] = [(o, c * w) for c, o, w in zip(called, own, at, strict=True)]
         drawn.append(as_ratios(side, quantities))
+        asked.append(("before" if side is before else "after", side, quantities))
     values = [one.value() for one in drawn]
     draws = resample(drawn, n_boot=n_boot, seed=seed)
     holders = [
@@ -316,7 +319,10 @@ def _per_class(
         n_groups = holders[code] if kind == "recall" else len(before.groups)
         (was, now), (old, new) = (one[name] for one in values), (one[name] for one in draws)
         sides = {"before": (was, old), "after": (now, new), "difference": (now - was, new - old)}
-        return {key: interval(*side, n_groups, level=level).to_dict() for key, side in sides.items()}
+        found = {key: interval(*side, n_groups, level=level).to_dict() for key, side in sides.items()}
+        if kind == "recall":  # none of 35 found: no bootstrap draws anything else, Wilson's interval stays honest
+            found |= {key: share(side, given[name], level).to_dict() for key, side, given in asked}
+        return found
 
     units = [
         np.concatenate([unit[one.truth == code] for unit, one in zip(before.unit, before.sets, strict=True)])
