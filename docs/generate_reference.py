@@ -20,8 +20,9 @@ Written by `docs/generate_reference.py` from the config classes. Every command a
 (the same fields), `--print_config`, `--json` (one JSON value on standard output, progress on standard error; an
 error is one line on standard error and leaves standard output empty) and `--debug`. **The command line beats YAML beats
 defaults, in whatever order they are written.** Dashes and underscores in option names are the same; lists are written
-`A,B` or `[A, B]`; a nested field is written by its path, as `--candidates.0.head.kind knn`. From Python the same commands are functions: `dermlab.data_import("folder", "photos",
-out="clinic")`, and wrong input raises `dermlab.core.errors.InputError`.
+`A,B` or `[A, B]`; a nested field is written by its path, as `--candidates.0.head.kind knn`. From Python the same
+commands are functions: `dermlab.data_import("folder", "photos", out="clinic")`, and wrong input raises
+`dermlab.core.errors.InputError`.
 
 Exit status: 0 done · 1 the command was asked to look for problems and found some · 2 wrong usage or unusable input ·
 3 the work failed · 130 interrupted (what was done is kept).

@@ -124,7 +124,7 @@ def test_ties_on_few_data_sets_give_the_exact_p(gap: list[float]) -> None:
 
 
 def test_both_verdicts_are_told_and_where_they_differ() -> None:
-    """Six data sets, four models: six pairs of least p .03125 cannot pass Holm, while Nemenyi tells three pairs apart."""
+    """Six data sets, four models: six pairs of least p .03125 cannot pass Holm; Nemenyi tells three pairs apart."""
     values = np.array([[0.9, 0.8, 0.7, 0.6]]) + np.arange(6)[:, None] * 0.01
     values += np.arange(4) * np.arange(6)[:, None] ** 2 * 1e-4  # no two differences are tied
     found = across(pd.DataFrame(values, columns=list("ABCD")))

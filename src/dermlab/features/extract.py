@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Larger batches gain nothing on a CPU, where a batch of 32 already fills the caches; a GPU wants more at a time.
 BATCH_SIZES = {"cpu": 32, "mps": 32, "cuda": 128}
 
+GATHERED_AT_ONCE = 1024  # known vectors: beside the result itself memory must not grow with their number
+
 Computed = Iterator[tuple[np.ndarray, np.ndarray]]  # (B,) indices and their (B, D) float32 vectors
 
 
@@ -129,9 +131,10 @@ def embed_paths(
     with open_store(extractor.description, extractor.runtime) as store:
         rows = store.rows(keys)
         known = np.flatnonzero(store.intact(rows))
-        if len(known):
-            values[known] = store.gather(rows[known])
-            valid[known] = True
+        for start in range(0, len(known), GATHERED_AT_ONCE):
+            part = known[start : start + GATHERED_AT_ONCE]
+            values[part] = store.gather(rows[part])
+        valid[known] = True
         same = _positions(keys, np.flatnonzero(~valid), pixels.failures)
         todo = np.array([positions[0] for positions in same.values()], np.int64)
         if len(todo):
