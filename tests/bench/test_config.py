@@ -42,7 +42,7 @@ def test_encoders_and_heads_are_crossed_and_candidates_follow() -> None:
         ({"encoders": ["a"], "use": "comercial"}, "use", "'commercial'"),
         ({"encoders": ["a"], "folds": 1}, "folds", "greater than or equal to 2"),
         ({"encoders": ["a"], "margin": 0.1}, "margin", "baseline"),
-        ({"encoders": ["a"], "margin": 2, "baseline": "b.csv"}, "margin", "0.02 means 2 percentage points"),
+        ({"encoders": ["a"], "margin": 2, "baseline": "b.csv"}, "margin", "less than 1"),
         ({"encoders": ["a"], "repeats": 2}, "repeats", "folds"),
         ({"encoders": ["a"], "encoder": "b"}, "encoder", "no such field"),
         ({}, "", "no candidate"),

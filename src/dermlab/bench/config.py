@@ -95,8 +95,6 @@ class BakeoffConfig(Config):
             raise ValueError("no candidate: name encoders: and heads:, or candidates:")
         if self.margin and self.baseline is None:
             raise ValueError("margin: needs a baseline: to be held against")
-        if abs(self.margin) >= 1:
-            raise ValueError(f"margin: {self.margin:g} is no share; 0.02 means 2 percentage points")
         if self.repeats > 1 and self.folds is None:
             raise ValueError("repeats: needs folds:")
         taken: dict[str, str] = {}
