@@ -131,8 +131,8 @@ def embed_paths(
     with open_store(extractor.description, extractor.runtime) as store:
         rows = store.rows(keys)
         known = np.flatnonzero(store.intact(rows))
-        for start in range(0, len(known), GATHERED_AT_ONCE):
-            part = known[start : start + GATHERED_AT_ONCE]
+        for first in range(0, len(known), GATHERED_AT_ONCE):
+            part = known[first : first + GATHERED_AT_ONCE]
             values[part] = store.gather(rows[part])
         valid[known] = True
         same = _positions(keys, np.flatnonzero(~valid), pixels.failures)
