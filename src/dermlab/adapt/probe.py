@@ -7,10 +7,10 @@ finished is kept: an interrupted run goes on with the next fold.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -44,6 +44,7 @@ WITHOUT_ENCODER = ("questionnaire", "majority")
 WITH_QUESTIONNAIRE = ("questionnaire", "fusion")
 SUBGROUP_COLUMNS = ("sex", "gender", "age", "skin_type", "site", "modality")
 MODEL_FILE = "model.json"
+QUESTIONNAIRE_FILE = "questionnaire.json"
 
 # Class shares of val and test that differ by more than this (total variation) and significantly are worth a warning.
 PRIOR_DISTANCE = 0.1
@@ -357,7 +358,7 @@ def _fit_fold(
         *prior_warning(labels, part, inputs.labelled, inputs.target.classes, repeat, fold),
     ]
     if encoder is not None:
-        write_json(place / "questionnaire.json", encoder.to_dict())
+        write_json(place / QUESTIONNAIRE_FILE, encoder.to_dict())
     report |= {
         "converged": bool(report.get("converged", True)),
         "warnings": warnings,
@@ -565,8 +566,8 @@ def refuse_other_inputs(path: Path, made_with: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class FittedProbe:
-    """A saved probe, ready to predict.
+class FittedRun:
+    """A saved run, a model in each of its folds.
 
     Attributes:
         path: its run folder.
@@ -578,17 +579,19 @@ class FittedProbe:
     model: dict[str, Any]
     folds: tuple[Path, ...]
 
+    NOT_HERE: ClassVar[str] = "holds no checkpoints; 'dermlab probe' makes them"
+
     @classmethod
-    def open(cls, path: str | Path) -> FittedProbe:
+    def open(cls, path: str | Path) -> Self:
         """Open a run folder.
 
         Raises:
-            InputError: it holds no finished probe.
+            InputError: it holds no finished run.
         """
         read_probe(path)
         folds = tuple(sorted(Path(path).glob(f"checkpoints/*/{MODEL_FILE}")))
         if not folds:
-            raise InputError(f"{path}: holds no checkpoints; 'dermlab probe' makes them")
+            raise InputError(f"{path}: {cls.NOT_HERE}")
         return cls(Path(path), read_json(folds[0]), tuple(file.parent for file in folds))
 
     @property
@@ -596,32 +599,54 @@ class FittedProbe:
         """The classes in order."""
         return tuple(self.model["target"]["classes"])
 
-    def predict(self, dataset: Dataset, features: Features | None) -> tuple[np.ndarray, np.ndarray]:
+    def average(
+        self, dataset: Dataset, contents: np.ndarray | None, found_by: Callable[[Path], np.ndarray]
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return probabilities (N, C) and whether each image could only be judged by folds that had seen it, bool (N,).
 
         The folds' probabilities are averaged. A fold that trained or chose on an image, or on another of the same
-        patient, is not asked about it as long as another is left. Photos are known by their content, wherever they lie;
-        for a head that sees none, images are known in the very data set it was fitted on only.
+        patient, is not asked about it as long as another is left.
+
+        Args:
+            dataset: whose images.
+            contents: content hash of each photo, str (N,), by which they are known wherever they lie; None: images
+                are known in the very data set that the run was fitted on only.
+            found_by: returns the probabilities (N, C) of the fold in a folder.
         """
-        contents = None if features is None else photo_contents(dataset)
-        questionnaire = dataset.questionnaire(exclude_proxies=False)
         total = np.zeros((len(dataset), len(self.classes)))
         everyone = np.zeros_like(total)
         asked = np.zeros(len(dataset))
         for place in self.folds:
-            encoder = None
-            if (place / "questionnaire.json").exists():
-                encoder = QuestionnaireEncoder.from_dict(read_json(place / "questionnaire.json"))
-            X = assemble(None if features is None else features.values, questionnaire, encoder, len(dataset))
-            head = load_head(place)
-            found = over_classes(head.predict_proba(X), head.classes_, self.classes)
+            found = found_by(place)
             fresh = ~was_seen(read_json(place / "seen.json"), dataset, contents)
             total[fresh] += found[fresh]
             asked += fresh
             everyone += found / len(self.folds)
         none_left = asked == 0
-        result = np.where(none_left[:, None], everyone, total / np.maximum(asked, 1)[:, None])
-        return result, none_left
+        return np.where(none_left[:, None], everyone, total / np.maximum(asked, 1)[:, None]), none_left
+
+
+class FittedProbe(FittedRun):
+    """A saved probe, ready to predict."""
+
+    def predict(self, dataset: Dataset, features: Features | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return what :meth:`FittedRun.average` does; photos are known by their content, unless the head sees none."""
+        contents = None if features is None else photo_contents(dataset)
+        questionnaire = dataset.questionnaire(exclude_proxies=False)
+
+        def found_by(place: Path) -> np.ndarray:
+            encoder = questionnaire_encoder(place)
+            X = assemble(None if features is None else features.values, questionnaire, encoder, len(dataset))
+            head = load_head(place)
+            return over_classes(head.predict_proba(X), head.classes_, self.classes)
+
+        return self.average(dataset, contents, found_by)
+
+
+def questionnaire_encoder(place: Path) -> QuestionnaireEncoder | None:
+    """Return how a fold's questionnaire is encoded; None where its model reads none."""
+    file = place / QUESTIONNAIRE_FILE
+    return QuestionnaireEncoder.from_dict(read_json(file)) if file.exists() else None
 
 
 def photo_contents(dataset: Dataset) -> np.ndarray:

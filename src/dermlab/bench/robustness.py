@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dermlab.adapt.probe import FittedProbe, assemble, over_classes
+from dermlab.adapt.probe import FittedProbe, assemble, over_classes, questionnaire_encoder
 from dermlab.adapt.saving import load_head
 from dermlab.bench.curve_settings import Corrupting
 from dermlab.core.device import Runtime
@@ -27,7 +27,6 @@ from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.data.corruptions import CORRUPTIONS, corrupt
 from dermlab.data.decode import DecodeError, available_cores, decode_file
-from dermlab.data.metadata import QuestionnaireEncoder
 from dermlab.evaluate.cases import CaseSets, case_sets
 from dermlab.evaluate.compare import bootstrap_p, holm
 from dermlab.evaluate.intervals import interval, resample
@@ -317,9 +316,7 @@ class _Judge:
         for repeat, fold in np.unique(keys, axis=0).tolist():
             members = np.flatnonzero((keys == (repeat, fold)).all(axis=1))
             folder = probe.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
-            encoder = None
-            if (folder / "questionnaire.json").exists():
-                encoder = QuestionnaireEncoder.from_dict(read_json(folder / "questionnaire.json"))
+            encoder = questionnaire_encoder(folder)
             self.folds.append((members, place[members], load_head(folder), encoder))
 
     def predict(self, features: np.ndarray) -> Predictions:

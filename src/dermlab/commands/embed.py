@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from dermlab.core.config import Config
+from dermlab.core.device import Precision
 
 
 class EmbedConfig(Config):
@@ -20,9 +21,7 @@ class EmbedConfig(Config):
     folder: Path = Field(description="data set folder")
     encoder: str = Field(description="encoder's name, folder or weights file, or histogram (see dermlab encoders)")
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="arithmetic; auto goes by the device"
-    )
+    precision: Precision = Field("auto", description="arithmetic; auto goes by the device")
     batch_size: int | None = Field(None, ge=1, description="photos at a time; default 32 on a CPU, 128 on a GPU")
     threads: int | None = Field(None, ge=1, description="decoding threads; default one for each CPU")
     size: int | None = Field(None, ge=8, le=4096, description="input size in pixels; default the encoder's own")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
 from dermlab.bench.curve_settings import Curves
 from dermlab.core import words
+from dermlab.core.device import Precision
 from dermlab.core.errors import InputError
 
 
@@ -22,7 +23,7 @@ class LabelEfficiencyConfig(Curves):
     encoder: tuple[str, ...] = Field(min_length=1, description="one or several encoders, A,B,… (see dermlab encoders)")
     out: Path = Field(description="folder to write; begun work in it is taken up")
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="arithmetic of the embedding")
+    precision: Precision = Field("auto", description="arithmetic of the embedding")
     batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 

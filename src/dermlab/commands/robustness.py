@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
 from dermlab.bench.curve_settings import Corrupting
 from dermlab.core import words
+from dermlab.core.device import Precision
 
 if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
@@ -25,7 +26,7 @@ class RobustnessConfig(Corrupting):
     out: Path = Field(description="folder to write; begun work in it is taken up")
     photo: str | None = Field(None, description="image_id of the photo shown under every corruption; none: the first")
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="arithmetic of the embedding")
+    precision: Precision = Field("auto", description="arithmetic of the embedding")
     batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
     threads: int | None = Field(None, ge=1, description="that decode and corrupt; default one for each CPU")
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,8 @@ import pandas as pd
 from dermlab.adapt.finetune.config import FinetuneSettings
 from dermlab.adapt.probe import (
     MODEL_FILE,
+    QUESTIONNAIRE_FILE,
+    FittedRun,
     ProbeResult,
     assignment,
     encoder_cards,
@@ -21,11 +22,11 @@ from dermlab.adapt.probe import (
     left_out_words,
     photo_contents,
     prior_warning,
+    questionnaire_encoder,
     read_or_make_split,
     read_probe,
     refuse_other_inputs,
     subgroup_columns,
-    was_seen,
 )
 from dermlab.core.config import Config, validate
 from dermlab.core.device import resolve
@@ -187,7 +188,7 @@ def _run_fold(
     questionnaire = None
     if settings.head == "fusion":
         questionnaire = _learn_questionnaire(dataset, target, labels, rows["train"])
-        write_json(place / "questionnaire.json", questionnaire.to_dict())
+        write_json(place / QUESTIONNAIRE_FILE, questionnaire.to_dict())
     encoded = _encoded(dataset, questionnaire)
     data = FoldData(pixels, codes, rows["train"], rows["val"], len(target.classes), *encoded)
 
@@ -318,38 +319,22 @@ def _description(
     }
 
 
-@dataclass(frozen=True)
-class FittedFinetune:
-    """A saved fine-tuning run, ready to predict; it is asked as :class:`dermlab.adapt.probe.FittedProbe` is.
+class FittedFinetune(FittedRun):
+    """A saved fine-tuning run, ready to predict; it is asked as :class:`dermlab.adapt.probe.FittedProbe` is."""
 
-    Attributes:
-        path: its run folder.
-        model: what ``model.json`` of its first fold says.
-        folds: the checkpoint folders.
-    """
-
-    path: Path
-    model: dict[str, Any]
-    folds: tuple[Path, ...]
+    NOT_HERE: ClassVar[str] = "holds no fine-tuned network; 'dermlab finetune' makes one"
 
     @classmethod
-    def open(cls, path: str | Path) -> FittedFinetune:
+    def open(cls, path: str | Path) -> Self:
         """Open a run folder.
 
         Raises:
             InputError: it holds no finished fine-tuning run.
         """
-        read_probe(path)
-        folds = tuple(sorted(Path(path).glob(f"checkpoints/*/{MODEL_FILE}")))
-        models = [read_json(file) for file in folds[:1]]
-        if not models or models[0].get("kind") != KIND:
-            raise InputError(f"{path}: holds no fine-tuned network; 'dermlab finetune' makes one")
-        return cls(Path(path), models[0], tuple(file.parent for file in folds))
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes in order."""
-        return tuple(self.model["target"]["classes"])
+        found = super().open(path)
+        if found.model.get("kind") != KIND:
+            raise InputError(f"{path}: {cls.NOT_HERE}")
+        return found
 
     def predict(
         self,
@@ -359,9 +344,7 @@ class FittedFinetune:
         runtime: Runtime | None = None,
         batch_size: int | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return probabilities (N, C) and whether each image could only be judged by folds that had seen it, bool (N,).
-
-        The folds are averaged and asked as a probe's are. A photo that cannot be read has a row of NaN.
+        """Return what :meth:`FittedRun.average` does; a photo that cannot be read has a row of NaN.
 
         Args:
             dataset: whose photos, and questionnaire where the network wants one.
@@ -372,34 +355,24 @@ class FittedFinetune:
         from dermlab.adapt.finetune.fit import predict_rows
 
         runtime = runtime or resolve("auto", self.model["settings"]["precision"])
-        contents = photo_contents(dataset)
-        total = np.zeros((len(dataset), len(self.classes)))
-        everyone = np.zeros_like(total)
-        asked = np.zeros(len(dataset))
-        for place in self.folds:
+
+        def found_by(place: Path) -> np.ndarray:
             network, settings = load_network(place)
-            data = self._data(dataset, place, network.backbone.preprocess.recipe())
-            found = predict_rows(
+            return predict_rows(
                 network.to(runtime.device),
-                data,
+                self._data(dataset, place, network.backbone.preprocess.recipe()),
                 np.arange(len(dataset)),
                 runtime=runtime,
                 batch_size=batch_size or settings.batch_size,
                 tta=settings.tta,
             )
-            fresh = ~was_seen(read_json(place / "seen.json"), dataset, contents)
-            total[fresh] += found[fresh]
-            asked += fresh
-            everyone += found / len(self.folds)
-        none_left = asked == 0
-        return np.where(none_left[:, None], everyone, total / np.maximum(asked, 1)[:, None]), none_left
+
+        return self.average(dataset, photo_contents(dataset), found_by)
 
     def _data(self, dataset: Dataset, place: Path, recipe: Any) -> FoldData:
         from dermlab.adapt.finetune.fit import FoldData
 
-        encoder = None
-        if (place / "questionnaire.json").exists():
-            encoder = QuestionnaireEncoder.from_dict(read_json(place / "questionnaire.json"))
+        encoder = questionnaire_encoder(place)
         nobody = np.zeros(0, np.int64)
         codes = np.full(len(dataset), -1, np.int64)
         pixels = open_pixels(dataset.paths, recipe)
@@ -431,10 +404,8 @@ def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
     if encoder["library"] in ("timm", "torchvision") and not settings.encoder.endswith("+random"):
         name = f"{encoder['library']}:{encoder['architecture']}+random"
         bare = settings.model_copy(update={"encoder": name, "size_px": preprocess.size_px})
-    n_questionnaire = 0
-    if (place / "questionnaire.json").exists():
-        encoded = QuestionnaireEncoder.from_dict(read_json(place / "questionnaire.json"))
-        n_questionnaire = len(encoded.feature_names_)
+    encoded = questionnaire_encoder(place)
+    n_questionnaire = 0 if encoded is None else len(encoded.feature_names_)
     network = build_network(bare, len(model["target"]["classes"]), n_questionnaire)
     weights, _ = load_checkpoint(place / BEST_FILE)
     load_strictly(network, weights, str(place / BEST_FILE))
