@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from dermlab.data.pixel_cache import Pixels
     from dermlab.models.encoders import EncoderIdentity
 
-KIND = "finetune"
+KIND, SCREENING = "finetune", "finetune screening"
 
 
 def run_finetune(
@@ -60,6 +60,7 @@ def run_finetune(
     out: str | Path,
     *,
     record: Config | None = None,
+    test: bool = True,
 ) -> ProbeResult:
     """Fine-tune on every fold of a split and write the run folder; what is done is read and not repeated.
 
@@ -70,6 +71,7 @@ def run_finetune(
         settings: the recipe.
         out: the run folder, laid out as a probe's; each fold's folder under ``checkpoints/`` holds the network.
         record: what ``config.yaml`` keeps; None: the settings.
+        test: whether the test part is predicted; a screening reads nothing of it and has no metrics.
 
     Raises:
         InputError: split, target, encoder or questionnaire will not do, or ``out`` holds another run.
@@ -84,7 +86,7 @@ def run_finetune(
     identity = identify_encoder(settings.encoder, seed=settings.seed, size_px=settings.size_px, fit=settings.fit)
     runtime = resolve(settings.device, settings.precision)
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
-    folder = RunFolder.create(out, record or settings, KIND)
+    folder = RunFolder.create(out, record or settings, KIND if test else SCREENING)
     made_with = {**inputs_of(dataset, split, settings.encoder), "encoder": identity.fingerprint}
     refuse_other_inputs(folder.path, made_with)
     if folder.done:
@@ -99,6 +101,8 @@ def run_finetune(
     for (repeat, fold), place in zip(keys, places, strict=True):
         if not (place / MODEL_FILE).exists():
             part = assignment(split, repeat, fold)
+            if not test:
+                part = np.where(part == "test", "left out", part)
             _run_fold(dataset, settings, target, pixels, part, repeat, fold, place, model, folder, runtime)
     reports = [read_json(place / MODEL_FILE)["report"] for place in places]
     warnings = _warnings(dataset, pixels, settings, reports)
@@ -119,7 +123,7 @@ def run_finetune(
     }
     frame = pd.concat([pd.read_parquet(place / "predictions.parquet") for place in places], ignore_index=True)
     predictions = write_predictions(folder.path / "predictions.parquet", frame, meta)
-    metrics = summarise(predictions, n_boot=settings.n_boot, seed=settings.seed)
+    metrics = summarise(predictions, n_boot=settings.n_boot, seed=settings.seed) if test else {"warnings": []}
     metrics["warnings"] = list(dict.fromkeys([*warnings, *metrics["warnings"]]))
     write_json(folder.path / "metrics.json", metrics)
     found = case_sets(predictions, "val")
