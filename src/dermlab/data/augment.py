@@ -24,7 +24,7 @@ cv2.setNumThreads(1)
 CROP_ATTEMPTS = 10  # as in torchvision's RandomResizedCrop
 
 # Each kind of parameter draws from a stream of its own, so that a new kind changes none of the others.
-_GEOMETRY, _PLACEMENT, _COLOUR, _ERASING, _OPERATIONS = range(5)
+_GEOMETRY, _PLACEMENT, _COLOUR, _ERASING, _OPERATIONS, _CHANCES = range(6)
 
 OPERATIONS = ("autocontrast", "equalise", "posterise", "solarise", "sharpen", "blur", "brighten", "darken")
 """What ``operations`` draws from: RandAugment's colour operations (Cubuk et al. 2020); its geometry is drawn apart."""
@@ -48,6 +48,11 @@ class Augmentation(Config):
     contrast: float = Field(0.0, ge=0, lt=1, description="stretch about the view's mean grey by 1 ± this")
     saturation: float = Field(0.0, ge=0, lt=1, description="stretch colours about their grey by 1 ± this")
     hue: float = Field(0.0, ge=0, le=0.5, description="turn the colour circle by ± this share")
+    jitter: float = Field(1.0, ge=0, le=1, description="probability that these four are changed at all")
+    greyscale: float = Field(0.0, ge=0, le=1, description="probability that all colour is taken away")
+    blur: float = Field(0.0, ge=0, le=1, description="probability of a Gaussian blur")
+    blur_sigma: tuple[float, float] = Field((0.1, 2.0), description="its standard deviation in pixels of the view")
+    solarise: float = Field(0.0, ge=0, le=1, description="probability that values from 128 up are turned over")
     operations: int = Field(0, ge=0, le=4, description="how many of RandAugment's colour operations in turn")
     operation_strength: float = Field(0.3, ge=0, le=1, description="strength of those operations, 0 to 1")
     erasing: float = Field(0.0, ge=0, le=1, description="probability that a rectangle becomes mid-grey")
@@ -55,7 +60,7 @@ class Augmentation(Config):
 
     @model_validator(mode="after")
     def _ranges_are_in_order(self) -> Augmentation:
-        ranges = {name: getattr(self, name) for name in ("crop_scale", "crop_ratio", "erasing_scale")}
+        ranges = {name: getattr(self, name) for name in ("crop_scale", "crop_ratio", "blur_sigma", "erasing_scale")}
         for name, (low, high) in ranges.items():
             if not 0 < low <= high:
                 raise ValueError(f"{name} must be two numbers above 0, the smaller first")
@@ -106,6 +111,9 @@ class Views:
         operations: (B, k) int64 of :data:`OPERATIONS`, applied in turn.
         strengths: (B, k) float64, 0 to 1.
         erased: (B, 4) int64, left, top, width and height of the rectangle in the view's pixels; width 0: none.
+        greys: (B,) bool, whether colour is taken away after ``colours``.
+        blurs: (B,) float64, standard deviation of the blur in pixels of the view; 0: none.
+        solarised: (B,) bool, whether values from 128 up are turned over, after the blur.
     """
 
     boxes: np.ndarray
@@ -117,6 +125,9 @@ class Views:
     operations: np.ndarray | None = None
     strengths: np.ndarray | None = None
     erased: np.ndarray | None = None
+    greys: np.ndarray | None = None
+    blurs: np.ndarray | None = None
+    solarised: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -164,7 +175,8 @@ def draw(
     boxes = _crops(augmentation, sizes, numbers[:, 3:5], numbers[:, 5:])
     flips = numbers[:, :2] < (augmentation.horizontal_flip, augmentation.vertical_flip)
     degrees = (2 * numbers[:, 2] - 1) * augmentation.rotation_degrees
-    shifts = colours = operations = strengths = erased = None
+    shifts = colours = operations = strengths = erased = greys = blurs = solarised = None
+    chances = uniforms(seed, epoch, images, view, _CHANCES, 5)
     if augmentation.shift or augmentation.quarter_turns:
         placement = uniforms(seed, epoch, images, view, _PLACEMENT, 3)
         if augmentation.quarter_turns:
@@ -173,6 +185,14 @@ def draw(
     spread = np.array([augmentation.brightness, augmentation.contrast, augmentation.saturation, augmentation.hue])
     if spread.any():
         colours = (2 * uniforms(seed, epoch, images, view, _COLOUR, 4) - 1) * spread + (1.0, 1.0, 1.0, 0.0)
+        colours[chances[:, 0] >= augmentation.jitter] = (1.0, 1.0, 1.0, 0.0)
+    if augmentation.greyscale:
+        greys = chances[:, 1] < augmentation.greyscale
+    if augmentation.blur:
+        low, high = augmentation.blur_sigma
+        blurs = np.where(chances[:, 2] < augmentation.blur, low + (high - low) * chances[:, 3], 0.0)
+    if augmentation.solarise:
+        solarised = chances[:, 4] < augmentation.solarise
     if augmentation.operations:
         k = augmentation.operations
         drawn = uniforms(seed, epoch, images, view, _OPERATIONS, 2 * k)
@@ -180,7 +200,20 @@ def draw(
         strengths = drawn[:, k:] * 2 * augmentation.operation_strength
     if augmentation.erasing:
         erased = _rectangles(augmentation, uniforms(seed, epoch, images, view, _ERASING, 5))
-    return Views(boxes, flips, degrees, augmentation.size_px, shifts, colours, operations, strengths, erased)
+    return Views(
+        boxes,
+        flips,
+        degrees,
+        augmentation.size_px,
+        shifts,
+        colours,
+        operations,
+        strengths,
+        erased,
+        greys,
+        blurs,
+        solarised,
+    )
 
 
 def _rectangles(augmentation: Augmentation, numbers: np.ndarray) -> np.ndarray:
@@ -254,6 +287,12 @@ def _recolour(views: Views, place: int, out: np.ndarray) -> None:
     if views.colours is not None:
         matrix = colour_matrix(views.colours[place], float(np.dot(cv2.mean(out)[:3], _GREY)))
         out[...] = np.clip(cv2.transform(out.astype(np.float32), matrix), 0, 255)
+    if views.greys is not None and views.greys[place]:
+        out[...] = cv2.transform(out.astype(np.float32), np.broadcast_to(_GREY, (3, 3)))
+    if views.blurs is not None and views.blurs[place]:
+        out[...] = cv2.GaussianBlur(out, (0, 0), float(views.blurs[place]))
+    if views.solarised is not None and views.solarised[place]:
+        np.subtract(255, out, out=out, where=out >= 128)
     if views.erased is not None and views.erased[place, 2]:
         left, top, width, height = views.erased[place].tolist()
         out[top : top + height, left : left + width] = 128
@@ -332,6 +371,35 @@ def _rotate(image: np.ndarray, matrix: np.ndarray, size: int, out: np.ndarray) -
 
 
 # -------------------------------------------------------------------- numbers
+
+
+MINKOWSKI = {"grey_world": 1.0, "shades_of_grey": 6.0}
+"""The exponent p of each colour constancy: 1 takes the mean as grey, 6 is what Finlayson & Trezzi found best."""
+
+
+def illuminant_gains(image: np.ndarray, p: float) -> np.ndarray:
+    """Return the factors, float64 (3,), that make a photo's illuminant grey, its length kept.
+
+    Shades of grey (Finlayson & Trezzi 2004, "Shades of gray and colour constancy", equation 8): the illuminant is the
+    Minkowski mean of each channel, ``mean(x ** p) ** (1 / p)``; p = 1 is grey world. Channels are taken as stored
+    (sRGB), as is usual for photos of skin (Barata et al. 2015). A channel that is black throughout stays so.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        p: of the mean, at least 1.
+    """
+    # A channel has 256 values: their counts give the same mean as all of its pixels.
+    counts = np.stack([np.bincount(image[..., channel].ravel(), minlength=256) for channel in range(3)])
+    light = (counts @ (np.arange(256) / 255.0) ** p / counts.sum(axis=1)) ** (1 / p)
+    grey = np.sqrt((light**2).mean())
+    return np.divide(grey, light, out=np.ones(3), where=light > 0)
+
+
+def rebalance(image: np.ndarray, gains: np.ndarray) -> np.ndarray:
+    """Return a photo (H, W, 3) uint8 with its channels multiplied by ``gains`` (3,), rounded and clipped."""
+    table = np.rint(np.arange(256)[:, None] * gains).clip(0, 255).astype(np.uint8)
+    made: np.ndarray = cv2.LUT(image, table[None])
+    return made
 
 
 def uniforms(seed: int, epoch: int, images: np.ndarray, view: int | np.ndarray, stream: int, n: int) -> np.ndarray:

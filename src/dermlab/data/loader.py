@@ -6,6 +6,7 @@ batch depends on nothing but its arguments.
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 import threading
@@ -19,7 +20,7 @@ import threadpoolctl
 import torch
 
 from dermlab.core.randomness import generator
-from dermlab.data.augment import Augmentation, Views, draw, render
+from dermlab.data.augment import MINKOWSKI, Augmentation, Views, draw, illuminant_gains, rebalance, render
 from dermlab.data.decode import available_cores
 from dermlab.data.pixel_cache import Pixels
 
@@ -70,7 +71,7 @@ class Normalise:
 def batches(
     pixels: Pixels,
     indices: Sequence[int] | np.ndarray,
-    batch_size: int,
+    batch_size: int | Sequence[int],
     *,
     mean: Sequence[float],
     std: Sequence[float],
@@ -82,13 +83,14 @@ def batches(
     prefetch: int = 2,
     device: torch.device | str = "cpu",
     occurrences: np.ndarray | None = None,
+    gains: np.ndarray | None = None,
 ) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
     """Yield batches of photos in the order of ``indices``, made a few ahead in threads.
 
     Args:
         pixels: the photos; those not in the cache are decoded on the way. Without ``augment`` all of one shape.
         indices: (N,) which photos, in this order; see :func:`epoch_order`.
-        batch_size: photos in a batch; the last one may be smaller.
+        batch_size: photos in a batch; the last one may be smaller. Or the size of each batch in turn.
         mean: of the network's input, three channels, 0 to 1.
         std: of the network's input, three channels, 0 to 1.
         dtype: of the tensors.
@@ -100,26 +102,34 @@ def batches(
         device: where the tensors are wanted. To CUDA pixels travel as uint8 from pinned memory, on a stream of their
             own.
         occurrences: (N,) which view of its photo each place takes, for orders that name a photo several times.
+        gains: float64 (photos of ``pixels``, 3), by which each photo's channels are multiplied before anything else;
+            see :func:`dermlab.data.augment.illuminant_gains`.
 
     Yields:
         (B, 3, S, S) tensor in channels-last memory, and the (B,) indices of its photos. Photos that hold no image are
         left out of both; ``pixels.failures`` has the reason.
     """
-    if batch_size < 1:
+    if isinstance(batch_size, int) and batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, not {batch_size}")
     if augment is None and pixels.recipe.fit == "short":
         raise ValueError("photos of a 'short' recipe differ in shape: batches of them need an augmentation")
     indices = np.asarray(indices, np.int64)
+    if isinstance(batch_size, int):
+        edges = [*range(0, len(indices), batch_size), len(indices)]
+    else:
+        edges = np.cumsum([0, *batch_size]).tolist()
     normalise = Normalise(mean, std, dtype=dtype, device=device)
     device = normalise.device
     threads = threads or available_cores()
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
     memory = _BatchMemory(threads + prefetch + 2)  # and one with the caller, one just let go of
 
-    def make(start: int) -> tuple[torch.Tensor, np.ndarray]:
-        asked = indices[start : start + batch_size]
+    def make(start: int, end: int) -> tuple[torch.Tensor, np.ndarray]:
+        asked = indices[start:end]
         images, chosen = _without_failures(pixels, asked)
-        view = 0 if occurrences is None else occurrences[start : start + batch_size][np.isin(asked, chosen)]
+        if gains is not None:
+            images = [rebalance(image, gains[index]) for image, index in zip(images, chosen.tolist(), strict=True)]
+        view = 0 if occurrences is None else occurrences[start:end][np.isin(asked, chosen)]
         views = None
         if augment is not None and images:
             sizes = np.array([image.shape[:2] for image in images])
@@ -133,11 +143,11 @@ def batches(
 
     pool = ThreadPoolExecutor(threads, thread_name_prefix="dermlab-batches", initializer=_one_core_each)
     waiting: deque[Future[tuple[torch.Tensor, np.ndarray]]] = deque()
-    starts = iter(range(0, len(indices), batch_size))
+    pairs = itertools.pairwise(edges)
 
     def submit() -> None:
-        for start in starts:
-            waiting.append(pool.submit(make, start))
+        for start, end in pairs:
+            waiting.append(pool.submit(make, start, end))
             if len(waiting) >= threads + prefetch:
                 return
 
@@ -190,6 +200,27 @@ class _BatchMemory:
                 if len(self._blocks) < self._n_kept:
                     self._blocks.append(block)
             return torch.from_numpy(block)[:n_bytes].view(dtype).view(shape)
+
+
+def photo_gains(pixels: Pixels, rows: np.ndarray, kind: str, threads: int | None = None) -> np.ndarray:
+    """Return what colour constancy multiplies the channels of some photos by, float64 (photos of ``pixels``, 3).
+
+    Args:
+        pixels: the photos; the light is estimated on them as they are cached.
+        rows: whose factors are wanted; those of all others are 1.
+        kind: of :data:`dermlab.data.augment.MINKOWSKI`.
+        threads: default: the cores of this process.
+    """
+    gains = np.ones((len(pixels), 3))
+
+    def estimate(part: np.ndarray) -> None:
+        images, chosen = _without_failures(pixels, part)
+        for image, index in zip(images, chosen.tolist(), strict=True):
+            gains[index] = illuminant_gains(image, MINKOWSKI[kind])
+
+    with ThreadPoolExecutor(threads or available_cores(), thread_name_prefix="dermlab-gains") as pool:
+        list(pool.map(estimate, np.array_split(rows, max(1, len(rows) // 256))))
+    return gains
 
 
 def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
