@@ -8,7 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from dermlab.core.errors import InputError
 from dermlab.features import nearest
-from dermlab.features.neighbours import Neighbourhood
+from dermlab.features.neighbours import Neighbourhood, _descending
 
 
 def vectors(n: int, dim: int, seed: int) -> np.ndarray:
@@ -117,3 +117,10 @@ def test_equals_of_a_subset_come_in_the_bank_s_order():
 def test_more_neighbours_than_drawn_are_refused():
     with pytest.raises(InputError, match="3 rows drawn"):
         Neighbourhood(vectors(2, 4, 0), vectors(9, 4, 1)).nearest(np.array([1, 2, 3]), 4)
+
+
+def test_the_sort_by_bits_is_a_stable_sort_by_value_with_signed_zeros():
+    values = np.random.default_rng(0).integers(-3, 4, (40, 300)).astype(np.float32)
+    values[values == 0] *= np.random.default_rng(1).choice([-1.0, 1.0], (values == 0).sum()).astype(np.float32)
+    values[:, ::7] *= np.float32(1e-30)
+    np.testing.assert_array_equal(_descending(values), np.argsort(-values, axis=1, kind="stable"))

@@ -130,17 +130,17 @@ def votes(
         n_classes: C.
         temperature: of the softmax over similarities; None: one vote each.
     """
-    weight = np.ones(similarity.shape)
+    weight = None
     if temperature is not None:
         # Measured from the best neighbour, so that the largest weight is 1 and nothing overflows or vanishes.
         weight = np.exp((similarity.astype(np.float64) - similarity[:, :1]) / temperature)
     result = np.zeros((len(ks), len(similarity), n_classes))
-    query = np.arange(len(similarity))
-    total = np.zeros((len(similarity), n_classes))
+    first = np.arange(len(similarity))[:, None] * n_classes
+    total = np.zeros(first.size * n_classes)
     done = 0
     for place, k in enumerate(ks):
-        columns = slice(done, k)
-        np.add.at(total, (query[:, None], codes[:, columns]), weight[:, columns])
-        result[place] = total
+        cell = (first + codes[:, done:k]).ravel()
+        total += np.bincount(cell, None if weight is None else weight[:, done:k].ravel(), minlength=len(total))
+        result[place] = total.reshape(-1, n_classes)
         done = k
     return result / result.sum(axis=2, keepdims=True)

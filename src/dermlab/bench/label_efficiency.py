@@ -352,13 +352,13 @@ class NearestNeighbours:
     def predict(self, draws: Sequence[np.ndarray]) -> Answers:
         """Return the answers of each draw for the test part, ``k`` chosen on val; ties go to the larger ``k``."""
         fold, n_val = self.fold, len(self.fold.val)
-        pool_codes = fold.codes[fold.pool]
+        pool_codes = fold.codes[fold.pool].astype(np.int16)
         kept, chosen = [], []
         temperature = 0.07 if self.settings.weights == "softmax" else None
         for rows in draws:
             ks = sorted({min(k, len(rows)) for k in self.settings.k or KS})
             similarity, index = self._nearest(rows, ks[-1])
-            near = pool_codes[index]
+            near = np.take(pool_codes, index)
             every = votes(similarity[:n_val], near[:n_val], ks, len(self.classes), temperature)
             scores = scores_of(fold.codes[fold.val], every, self.settings.metrics[0], self.classes)
             best = max(range(len(ks)), key=lambda place: (scores[place], ks[place]))
@@ -374,6 +374,9 @@ class NearestNeighbours:
         )
 
     def _nearest(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self.neighbourhood is not None and self.settings.weights == "uniform":
+            index = self.neighbourhood.indices(rows, k)
+            return np.broadcast_to(np.float32(1), index.shape), index  # one vote each: no similarity is asked for
         if self.neighbourhood is not None:
             return self.neighbourhood.nearest(rows, k)
         similarity, index = nearest(self.queries, self.bank[rows], k)

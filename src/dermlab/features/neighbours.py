@@ -11,9 +11,10 @@ from dermlab.core.errors import InputError
 
 QUERY_BLOCK = 2048
 FIRST_BLOCK = 1024
-# A small subset is sorted for itself where its part of the sorted rows is much wider.
+# A small subset is sorted for itself where its part of the sorted rows is wider.
 DIRECT = 1024
-SORT_WIDTH = 3
+SORT_WIDTH = 1.5
+SORT_BLOCK = 256
 
 
 def nearest(
@@ -76,13 +77,12 @@ class Neighbourhood:
             self.similarity = (left @ right.T).numpy()
         if not np.isfinite(self.similarity).all():
             raise InputError("neighbours: queries or bank hold values that are not finite")
-        number = np.int16 if len(bank) <= np.iinfo(np.int16).max else np.int32  # half the memory
-        self.order = np.empty(self.similarity.shape, number)
-        for start in range(0, len(self.similarity), FIRST_BLOCK):
-            part = slice(start, start + FIRST_BLOCK)
-            self.order[part] = np.argsort(-self.similarity[part], axis=1, kind="stable")
+        self.order = _descending(self.similarity)
         self.rank = np.empty_like(self.order)
-        np.put_along_axis(self.rank, self.order, np.arange(len(bank), dtype=number)[None], axis=1)
+        place = np.arange(len(bank), dtype=self.order.dtype)
+        for rank, order in zip(self.rank, self.order, strict=True):
+            rank[order] = place
+        self._start = (np.arange(len(self.order)) * len(bank))[:, None]
 
     def nearest(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Find the ``k`` nearest of the bank's ``rows`` for each query, best first.
@@ -97,6 +97,15 @@ class Neighbourhood:
         Raises:
             InputError: ``k`` is out of range.
         """
+        index = self.indices(rows, k).astype(np.int64)
+        return self._pick(self.similarity, index), index
+
+    def indices(self, rows: np.ndarray, k: int) -> np.ndarray:
+        """Return the row numbers that :meth:`nearest` does, int16 or int32 (Q, k), without looking up similarities.
+
+        Raises:
+            InputError: ``k`` is out of range.
+        """
         n_bank = self.similarity.shape[1]
         if not 1 <= k <= len(rows):
             raise InputError(f"nearest: k is {k}, but must be from 1 to the {len(rows)} rows drawn")
@@ -104,15 +113,12 @@ class Neighbourhood:
         width = int(np.ceil((k + 4 * np.sqrt(k)) * n_bank / len(rows)))
         if len(rows) <= DIRECT and width > SORT_WIDTH * len(rows):
             # Whole numbers without equals, which numpy sorts ten times as fast as it argsorts similarities.
-            ranks = np.sort(np.take(self.rank, rows, axis=1), axis=1)[:, :k]
-            index = np.take_along_axis(self.order, ranks, axis=1).astype(np.int64)
-            return np.take_along_axis(self.similarity, index, axis=1), index
+            return self._pick(self.order, np.sort(np.take(self.rank, rows, axis=1), axis=1)[:, :k])
         member = np.zeros(n_bank, bool)
         member[rows] = True
         while True:
             width = min(width, n_bank)
-            leading = self.order[:, :width]
-            inside = member[leading]
+            inside = np.take(member, self.order[:, :width], mode="clip")  # numbers of rows all; numpy need not look
             counts = np.count_nonzero(inside, axis=1)
             if counts.min(initial=k) >= k:
                 break
@@ -120,8 +126,28 @@ class Neighbourhood:
         # In one dimension, where numpy finds what is true several times as fast as in two.
         column = np.flatnonzero(inside) % width
         first = np.cumsum(counts) - counts
-        index = np.take_along_axis(leading, column[first[:, None] + np.arange(k)], axis=1).astype(np.int64)
-        return np.take_along_axis(self.similarity, index, axis=1), index
+        return self._pick(self.order, column[first[:, None] + np.arange(k)])
+
+    def _pick(self, values: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Return (Q, k) of each query's (Q, N) values: ``np.take_along_axis`` in half the time."""
+        return np.take(values.reshape(-1), columns + self._start, mode="clip")
+
+
+def _descending(similarity: np.ndarray) -> np.ndarray:
+    """Return the columns of each row, largest value first, among equals the earlier: int16 or int32 (Q, N).
+
+    Value and column are packed into one whole number, which numpy sorts several times as fast as it argsorts.
+    """
+    n = similarity.shape[1]
+    order = np.empty(similarity.shape, np.int16 if n <= np.iinfo(np.int16).max else np.int32)  # half the memory
+    for start in range(0, len(similarity), SORT_BLOCK):
+        bits = (0.0 - similarity[start : start + SORT_BLOCK]).view(np.int32)  # 0 - 0 is +0 for either zero
+        # Negative floats have their bits in the opposite order.
+        packed = np.where(bits < 0, bits ^ np.int32(0x7FFFFFFF), bits).astype(np.int64) << 32
+        packed |= np.arange(n)
+        packed.sort(axis=1)
+        order[start : start + SORT_BLOCK] = packed & 0xFFFFFFFF
+    return order
 
 
 def _search(queries: torch.Tensor, bank: np.ndarray, k: int, metric: str, block: int) -> tuple[np.ndarray, np.ndarray]:
