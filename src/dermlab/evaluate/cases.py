@@ -17,7 +17,7 @@ class Cases:
 
     Attributes:
         truth: int64 (N,) class codes; multi-label targets: float64 (N, C) of 0, 1 and NaN where unknown.
-        predicted: int64 (N,) class codes; multi-label targets: (N, C) of 0 and 1.
+        predicted: int64 (N,) class codes, the decision; multi-label targets: (N, C) of 0 and 1.
         probabilities: float64 (N, C), or None for hard labels.
         group: int64 (N,) codes in ``range(n_groups)``.
         n_groups: number of groups; one that has no unit here (it has one in another repeat) still counts.
@@ -104,8 +104,10 @@ def case_sets(predictions: Predictions, split: str | None = "test") -> CaseSets:
     truth, predicted = predictions.truth(), predictions.predicted() if predictions.kind != "multilabel" else None
     probabilities = predictions.probabilities() if predictions.has_probabilities else None
     if predicted is None:
+        from dermlab.evaluate.multilabel import thresholds_of
+
         assert probabilities is not None
-        predicted = (probabilities >= 0.5).astype(np.float64)
+        predicted = (probabilities >= thresholds_of(predictions)).astype(np.float64)
     elif probabilities is not None:
         tied = int(((probabilities == probabilities.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum())
         if tied:

@@ -15,7 +15,7 @@ from dermlab.evaluate.cases import Cases, CaseSets
 from dermlab.evaluate.intervals import Estimate
 from dermlab.evaluate.metrics import ROUNDING, Evaluation, class_labels, metric
 
-SMOOTH = ("confusion", "top_k", "losses", "decision")  # few sums, and the metric a smooth function of them
+SMOOTH = ("confusion", "top_k", "losses", "decision", "label_sets")  # few sums, the metric smooth in them
 STEP = 1e-3  # of a sum, in units; central differences err by its square
 
 
@@ -39,6 +39,11 @@ class Influence:
     def total(self) -> np.ndarray:
         """Return (groups,) what each group moves the metric by."""
         return self.parts.sum(axis=0)
+
+    def n_groups(self) -> int:
+        """Return the number of groups that the rarest part rests on."""
+        factor = np.diag(self.factor)
+        return int(np.where(factor > 1, np.rint(factor / np.maximum(factor - 1, 1e-300)), 1).min())
 
     def variance(self) -> float:
         """Return the variance of the metric.
@@ -153,8 +158,8 @@ def delong(difference: float, influence: Influence) -> float:
     spread = float(np.sqrt(influence.variance()))
     if np.isnan(spread) or np.isnan(difference):
         return np.nan
-    if spread == 0:
-        return 1.0 if abs(difference) <= ROUNDING else 0.0
+    if spread == 0:  # every case is placed as much better as every other: of all ways to swap the models, two do that
+        return 1.0 if abs(difference) <= ROUNDING else float(min(1.0, 2 * 0.5 ** influence.n_groups()))
     return float(2 * ndtr(-abs(difference) / spread))
 
 

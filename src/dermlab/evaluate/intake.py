@@ -16,6 +16,7 @@ import pandas as pd
 from dermlab.core.delimited import with_decimal_points
 from dermlab.core.errors import InputError
 from dermlab.evaluate.columns import Columns
+from dermlab.evaluate.multilabel import with_thresholds
 from dermlab.evaluate.predictions import KEYS, LEADING, PROBABILITY, TRUTH, Predictions
 
 EXACT_SUM = 1e-6  # rounding of single precision: left as it is
@@ -91,7 +92,7 @@ def admit(
     }
     given = {key: value for key, value in meta.items() if value is not None}
     kept = {"source": source, "classes": list(classes), "warnings": list(dict.fromkeys(warnings))}
-    return Predictions(table, tuple(classes), {**defaults, **given, **kept})
+    return with_thresholds(Predictions(table, tuple(classes), {**defaults, **given, **kept}))
 
 
 class Check:

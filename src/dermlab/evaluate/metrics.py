@@ -48,6 +48,7 @@ METRICS: dict[str, Metric] = {
     "kappa": Metric("confusion"),
     "quadratic_kappa": Metric("confusion"),
     "mean_absolute_error": Metric("confusion", higher_is_better=False),
+    "within_one": Metric("confusion"),
     "recall": Metric("confusion"),
     "precision": Metric("confusion"),
     "f1": Metric("confusion"),
@@ -62,6 +63,11 @@ METRICS: dict[str, Metric] = {
     "ece_equal_mass": Metric("reliability", higher_is_better=False, probabilities=True, inflated=True),
     "brier": Metric("losses", higher_is_better=False, probabilities=True),
     "log_loss": Metric("losses", higher_is_better=False, probabilities=True),
+    "micro_auroc": Metric("micro_ranking", probabilities=True),
+    "micro_f1": Metric("label_sets"),
+    "subset_accuracy": Metric("label_sets"),
+    "hamming_loss": Metric("label_sets", higher_is_better=False),
+    "label_accuracy": Metric("label_sets", probabilities=True),
 }
 PER_CLASS = ("recall", "precision", "f1", "specificity", "npv", "auroc", "auprc")
 ONLY_PER_CLASS = ("recall", "precision", "f1", "specificity", "npv")
@@ -74,7 +80,8 @@ OPERATING: dict[str, tuple[tuple[str, ...], ...]] = {
     "net_benefit": (("thr",), ("prev", "thr")),
 }
 OPERATING_EXAMPLES = "sens@spec=0.9:MEL, spec@sens=0.95:MEL, ppv@prev=0.02:MEL, net_benefit@thr=0.1:MEL"
-ORDINAL = ("quadratic_kappa", "mean_absolute_error")
+ORDINAL = ("quadratic_kappa", "mean_absolute_error", "within_one")
+MULTILABEL = ("micro_auroc", "micro_f1", "subset_accuracy", "hamming_loss", "label_accuracy")
 NOT_FOR_MULTILABEL = ("top1", "kappa", "weighted_f1", *ORDINAL)
 
 
@@ -207,9 +214,9 @@ class ConfusionCounts:
         values = [cases.correct(), ones, ones]
         if cases.ordinal:
             distance = np.abs(cases.truth - cases.predicted).astype(np.float64)
-            places += [np.full(n, 3 * n_classes), np.full(n, 3 * n_classes + 1)]
-            values += [distance, distance**2]
-        shape = (3 * n_classes + (2 if cases.ordinal else 0), cases.n_groups)
+            places += [np.full(n, 3 * n_classes + place) for place in range(3)]
+            values += [distance, distance**2, (distance <= 1).astype(np.float64)]
+        shape = (3 * n_classes + (3 if cases.ordinal else 0), cases.n_groups)
         groups = np.tile(cases.group, len(places))
         self.rows = sum_rows(np.concatenate(places), groups, np.concatenate(values), shape)
 
@@ -239,12 +246,13 @@ class ConfusionCounts:
             place = np.arange(n_classes, dtype=np.float64)
             expected = np.einsum("ib,ij,jb->b", true, (place[:, None] - place) ** 2, predicted, optimize=True)
             result["mean_absolute_error"] = ratio(totals[3 * n_classes], n)
+            result["within_one"] = ratio(totals[3 * n_classes + 2], n)
             result["quadratic_kappa"] = 1 - ratio(totals[3 * n_classes + 1] * n, expected)
         return result
 
 
 class LabelCounts:
-    """True and false positives and negatives of each label of a multi-label target, at probability .5."""
+    """True and false positives and negatives of each label of a multi-label target, as it was called."""
 
     def __init__(self, cases: Cases) -> None:
         self.classes = cases.classes
@@ -494,6 +502,8 @@ def families(cases: Cases, names: Sequence[str]) -> list[Family]:
                 if known.probabilities and cases.probabilities is None
                 else "is not defined for a multi-label target"
                 if cases.multilabel
+                else "is for multi-label targets"
+                if name in MULTILABEL
                 else "is for ordinal targets"
             )
             raise InputError(f"metric {name!r} {why}")
@@ -512,6 +522,12 @@ def families(cases: Cases, names: Sequence[str]) -> list[Family]:
         result.append(Reliability(cases))
     if "losses" in wanted:
         result.append(Losses(cases))
+    if wanted & {"label_sets", "micro_ranking"}:
+        from dermlab.evaluate.multilabel import LabelSets, MicroRanking
+
+        result += [
+            made(cases) for name, made in (("label_sets", LabelSets), ("micro_ranking", MicroRanking)) if name in wanted
+        ]
     return result
 
 
@@ -522,7 +538,7 @@ def defined(name: str, cases: Cases) -> bool:
         return False
     if cases.multilabel:
         return name not in NOT_FOR_MULTILABEL and known.family != "top_k"
-    return cases.ordinal or name not in ORDINAL
+    return name not in MULTILABEL and (cases.ordinal or name not in ORDINAL)
 
 
 class Evaluation:
@@ -537,6 +553,7 @@ class Evaluation:
         from scipy.sparse import vstack
 
         self.names = tuple(names)
+        self.sets = tuple(sets)
         self.n_groups = sets[0].n_groups
         self._families = [families(cases, names) for cases in sets]
         flat = [family for members in self._families for family in members]
@@ -619,8 +636,8 @@ def confidences(cases: Cases) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if cases.multilabel:
         unit, label = np.nonzero(~np.isnan(cases.truth))
         return cases.probabilities[unit, label], cases.truth[unit, label], unit
-    unit = np.arange(len(cases))
-    return cases.probabilities[unit, cases.predicted], cases.correct(), unit
+    unit, first = np.arange(len(cases)), cases.probabilities.argmax(axis=1)  # what is decided may weigh costs
+    return cases.probabilities[unit, first], (first == cases.truth).astype(np.float64), unit
 
 
 def confidence_bins(confidence: np.ndarray, n_bins: int = N_BINS, *, equal_mass: bool = False) -> np.ndarray:
