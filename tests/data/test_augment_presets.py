@@ -88,3 +88,35 @@ def test_each_occurrence_of_a_photo_has_a_view_of_its_own() -> None:
     alone = draw(augmentation, sizes[:1], twice[:1], seed=0, epoch=0, view=1)
     assert (views.boxes[0] != views.boxes[1]).any()
     assert (views.boxes[1] == alone.boxes[0]).all()
+
+
+def test_grey_blurred_and_solarised_views_are_torchvisions() -> None:
+    image = photo(32)
+    as_tensor = torch.from_numpy(image).permute(2, 0, 1)
+    grey = views_of(preset("none", 32, greyscale=1.0), image, 1)[0]
+    np.testing.assert_allclose(grey[..., 0], functional.rgb_to_grayscale(as_tensor.float())[0], atol=0.1)
+    assert (np.ptp(grey, axis=2) < 1e-4).all()
+    blurred = views_of(preset("none", 32, blur=1.0, blur_sigma=(1.0, 1.0)), image, 1)[0]
+    expected = functional.gaussian_blur(as_tensor.float(), [9, 9], [1.0, 1.0]).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(blurred, expected, atol=0.1)
+    turned = views_of(preset("none", 32, solarise=1.0), image, 1, np.uint8)[0]
+    np.testing.assert_array_equal(turned, functional.solarize(as_tensor, 128).permute(1, 2, 0).numpy())
+
+
+def test_chances_of_a_view_are_met_and_leave_the_other_draws_as_they_were() -> None:
+    sizes, images = np.tile((40, 40), (4000, 1)), np.arange(4000)
+    plain = preset("light", 32)
+    changed = preset("light", 32, jitter=0.8, greyscale=0.2, blur=0.5, blur_sigma=(0.5, 1.5), solarise=0.1)
+    before, after = (draw(one, sizes, images, seed=3, epoch=1, view=2) for one in (plain, changed))
+    np.testing.assert_array_equal(before.boxes, after.boxes)
+    assert before.colours is not None
+    assert after.colours is not None
+    assert after.greys is not None
+    assert after.blurs is not None
+    assert after.solarised is not None
+    unchanged = (after.colours == (1.0, 1.0, 1.0, 0.0)).all(1)
+    np.testing.assert_array_equal(after.colours[~unchanged], before.colours[~unchanged])
+    shares = [unchanged.mean(), after.greys.mean(), (after.blurs > 0).mean(), after.solarised.mean()]
+    np.testing.assert_allclose(shares, [0.2, 0.2, 0.5, 0.1], atol=0.03)
+    sigmas = after.blurs[after.blurs > 0]
+    np.testing.assert_allclose([sigmas.min(), sigmas.mean(), sigmas.max()], [0.5, 1.0, 1.5], atol=0.05)

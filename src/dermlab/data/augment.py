@@ -30,6 +30,7 @@ OPERATIONS = ("autocontrast", "equalise", "posterise", "solarise", "sharpen", "b
 """What ``operations`` draws from: RandAugment's colour operations (Cubuk et al. 2020); its geometry is drawn apart."""
 
 _GREY = np.array([0.299, 0.587, 0.114])
+_TO_GREY = np.tile(_GREY, (3, 1))
 
 
 class Augmentation(Config):
@@ -288,7 +289,7 @@ def _recolour(views: Views, place: int, out: np.ndarray) -> None:
         matrix = colour_matrix(views.colours[place], float(np.dot(cv2.mean(out)[:3], _GREY)))
         out[...] = np.clip(cv2.transform(out.astype(np.float32), matrix), 0, 255)
     if views.greys is not None and views.greys[place]:
-        out[...] = cv2.transform(out.astype(np.float32), np.broadcast_to(_GREY, (3, 3)))
+        out[...] = cv2.transform(out.astype(np.float32), _TO_GREY)
     if views.blurs is not None and views.blurs[place]:
         out[...] = cv2.GaussianBlur(out, (0, 0), float(views.blurs[place]))
     if views.solarised is not None and views.solarised[place]:
