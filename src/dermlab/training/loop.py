@@ -17,10 +17,12 @@ import torch
 from torch import nn
 
 from dermlab.core.device import Runtime
-from dermlab.core.errors import DermlabError, MissingExtraError
+from dermlab.core.errors import DermlabError, MissingExtraError, first_line
+from dermlab.core.progress import warn
 from dermlab.core.randomness import generator
 from dermlab.training.checkpoint import optimiser_tensors, restore_optimiser
 from dermlab.training.optimiser import AveragedWeights
+from dermlab.training.speed import failed_to_compile
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -87,6 +89,7 @@ class Stepper:
         clip_norm: gradients above this norm are scaled down; None leaves them.
         accumulate: batches whose gradients make one step.
         average: averaged weights, updated after each step.
+        compiled: the network is compiled; where that fails, a line says so and it is trained as it is.
         step: optimiser steps done in this phase.
         offset: added to the step in what the randomness is drawn from, so that phases differ.
     """
@@ -99,12 +102,17 @@ class Stepper:
     clip_norm: float | None = None
     accumulate: int = 1
     average: AveragedWeights | None = None
+    compiled: bool = False
     step: int = 0
     offset: int = 0
     sums: Sums = field(default_factory=Sums)
 
     def __post_init__(self) -> None:
-        forward, wrapped = self.fabric.setup(self.network, self.optimiser, move_to_device=False)
+        self._set_up()
+
+    def _set_up(self) -> None:
+        network: Any = torch.compile(self.network) if self.compiled else self.network
+        forward, wrapped = self.fabric.setup(network, self.optimiser, move_to_device=False)
         self.forward: nn.Module = forward
         self._wrapped = wrapped
 
@@ -127,8 +135,7 @@ class Stepper:
         total, n = 0.0, 0
         draw = generator(self.seed, "step", self.offset + self.step)
         for part in parts:
-            torch.manual_seed(int(draw.integers(2**62)))
-            loss, size = part(self.forward)
+            loss, size = self._called(part, int(draw.integers(2**62)))
             self.fabric.backward(loss / len(parts))
             total += float(loss.detach()) * size
             n += size
@@ -153,6 +160,19 @@ class Stepper:
         self.sums.n_steps += 1
         self.step += 1
         return total / n if n else math.nan
+
+    def _called(self, part: Callable[[nn.Module], tuple[torch.Tensor, int]], seed: int) -> tuple[torch.Tensor, int]:
+        torch.manual_seed(seed)
+        try:
+            return part(self.forward)
+        except Exception as error:
+            if not (self.compiled and failed_to_compile(error)):
+                raise
+            warn(f"compile: torch.compile fails here ({first_line(error)}); the network is trained as it is")
+        self.compiled = False
+        self._set_up()
+        torch.manual_seed(seed)
+        return part(self.forward)
 
     def _scaler(self) -> Any:
         return getattr(self.fabric.strategy.precision, "scaler", None)

@@ -38,6 +38,9 @@ class FinetuneSettings(Config):
     target: str | None = Field(None, description="what is predicted; none means the card's default target")
     max_train_samples: int | None = Field(None, ge=2, description="a seeded, stratified part of train")
     max_val_samples: int | None = Field(None, ge=1, description="a seeded, stratified part of val")
+    val_sampling: Literal["natural", "balanced"] = Field(
+        "natural", description="balanced: the val that chooses the epoch holds as many of each class, seeded"
+    )
     waive: tuple[str, ...] = Field((), description="what may pass by name, as group-overlap; told in every result")
 
     frozen_epochs: int = Field(
@@ -72,14 +75,31 @@ class FinetuneSettings(Config):
     augmentation_changes: dict[str, Any] = Field({}, description="single fields of the preset changed")
     mixup: float = Field(0.0, ge=0, description="MixUp's alpha; 0: off")
     cutmix: float = Field(0.0, ge=0, description="CutMix's alpha; 0: off; with mixup one of the two, half the batches")
+    crop_from_px: int | None = Field(
+        None,
+        ge=16,
+        le=4096,
+        description="shorter side of the cached photos that random crops are cut from; none: 8/7 of the network's size "
+        "where augmentation crops photos over 64 px and the fit is crop or squash, else the network's own photo",
+    )
+    colour_constancy: Literal["none", "grey_world", "shades_of_grey"] = Field(
+        "none", description="none, grey_world or shades_of_grey (p = 6): of every photo, at train and at test alike"
+    )
     tta: Literal["none", "flips", "dihedral"] = Field("none", description="views averaged at val and test: 1, 4 or 8")
 
     metric: Metric = Field("log_loss", description="on val: chooses the epoch and stops")
+    stop_on: tuple[Literal["diverged", "non-finite"], ...] = Field(
+        (), description="alarms that end the training at once: diverged, non-finite"
+    )
     patience: int | None = Field(None, ge=1, description="epochs without a better val after which a phase ends")
     seed: int = Field(0, ge=0, description="seed of everything")
     checkpoint_steps: int = Field(500, ge=1, description="steps between savings within an epoch")
     n_boot: int = Field(2000, ge=100, description="bootstrap replicates of the intervals")
     channels_last: bool = Field(True, description="memory layout of filters that CPUs and tensor cores prefer")
+    compile: bool = Field(False, description="torch.compile the network; where that fails it is trained as it is")
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice in place of keeping them: less memory, about a third more time"
+    )
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
     precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
 

@@ -32,6 +32,7 @@ from dermlab.evaluate.metrics import higher_is_better, score
 from dermlab.training.checkpoint import load_checkpoint, save_checkpoint
 from dermlab.training.loop import Stepper, Sums, make_fabric, quiet_randomness
 from dermlab.training.optimiser import AveragedWeights, make_optimiser, parameter_groups, rate_factor
+from dermlab.training.speed import checkpoint_gradients
 
 if TYPE_CHECKING:
     from dermlab.adapt.finetune.config import FinetuneSettings
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 ONE_CYCLE_WARMUP = 0.3
+ALARMS_OF_THE_END = ("no-better-than-majority",)
 VAL_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 
 
@@ -56,6 +58,8 @@ class FoldData:
         questionnaire: float32 (N, Q), encoded, or None.
         present: bool (N,), whether anything of it was filled in.
         blank: float32 (Q,), a questionnaire nobody filled in.
+    views: the photos as random crops are cut from them; None: from ``pixels``.
+    gains: float64 (N, 3), colour constancy's factors of the channels, or None.
     """
 
     pixels: Pixels
@@ -66,6 +70,8 @@ class FoldData:
     questionnaire: np.ndarray | None = None
     present: np.ndarray | None = None
     blank: np.ndarray | None = None
+    views: Pixels | None = None
+    gains: np.ndarray | None = None
 
     @property
     def n_questionnaire(self) -> int:
@@ -99,6 +105,7 @@ class Course:
         best_score: its choosing metric on val, higher is better.
         phase_start: epochs finished when the phase began.
         done: whether all phases are over.
+        stopped_by: the alarm of ``stop_on`` that ended the training; "": none.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
@@ -110,6 +117,7 @@ class Course:
     best_score: float | None = None
     phase_start: int = 0
     done: bool = False
+    stopped_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -175,6 +183,8 @@ class _Training:
         self.average = AveragedWeights(self.network, settings.ema_decay) if settings.ema_decay else None
         preprocess = self.network.backbone.preprocess
         self.statistics: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "device": runtime.device}
+        if settings.gradient_checkpointing and not checkpoint_gradients(self.network.backbone.network):
+            note(f"gradient_checkpointing: {settings.encoder} has none; its activations are kept")
         self.augment = None
         if settings.augmentation != "none" or settings.augmentation_changes:
             self.augment = preset(settings.augmentation, preprocess.size_px, **settings.augmentation_changes)
@@ -207,7 +217,7 @@ class _Training:
         phases = phases_of(self.settings)
         while not self.course.done:
             self._run_phase(phases[self.course.phase])
-            if self.course.phase + 1 < len(phases):
+            if self.course.phase + 1 < len(phases) and not self.course.stopped_by:
                 self.course.phase += 1
                 self.course.phase_start = self.course.epoch
             else:
@@ -237,6 +247,7 @@ class _Training:
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
             average=self.average,
+            compiled=settings.compile,
             offset=course.phase_start << 32,
         )
         if "stepper" in record:
@@ -251,7 +262,7 @@ class _Training:
             )
             self.log("phase", **{key: value for key, value in course.phases[-1].items() if key != "frozen"})
         last = course.phase_start + phase.n_epochs
-        while course.epoch < last and not self._out_of_patience():
+        while course.epoch < last and not self._out_of_patience() and not course.stopped_by:
             self._run_epoch(stepper, phase)
         if frozen_hash(self.network) != course.phases[course.phase]["frozen_hash"]:
             raise DermlabError(f"{phase.name}: weights or statistics that were frozen have moved; please report this")
@@ -325,13 +336,14 @@ class _Training:
         rate = stepper.rate_at(stepper.step - stepper.sums.n_steps)
         train_mode(self.network)
         made = batches(
-            self.data.pixels,
+            self.data.pixels if self.augment is None else self.data.views or self.data.pixels,
             rows[start:],
             settings.batch_size,
             augment=self.augment,
             seed=self.seed,
             epoch=epoch,
             occurrences=None if occurrences is None else occurrences[start:],
+            gains=self.data.gains,
             **self.statistics,
         )
         with progress(f"epoch {epoch} ({phase.name})", len(rows)) as advance:
@@ -389,6 +401,7 @@ class _Training:
             f"epoch {course.epoch} ({phase.name}): train loss {sums.mean_loss:.4f}, val loss {found['val_loss']:.4f}, "
             f"top-1 {found['val_top1']:.4f}, rate {rate:.2g}"
         )
+        self._tell_new_alarms()
         chosen = found[f"val_{self.settings.metric}"] if self.settings.metric != "log_loss" else found["val_loss"]
         better = -chosen if self.settings.metric == "log_loss" or not higher_is_better(self.settings.metric) else chosen
         if math.isfinite(better) and (course.best_score is None or better > course.best_score):
@@ -423,7 +436,7 @@ class _Training:
         )
 
     def finished(self) -> tuple[FinetuneNetwork, Course, list[Alarm]]:
-        course, settings, data = self.course, self.settings, self.data
+        course, settings = self.course, self.settings
         if not course.best_epoch:
             raise DermlabError(
                 f"{self.place}: no epoch gave a finite val {settings.metric}; likely learning_rate: "
@@ -431,20 +444,37 @@ class _Training:
             )
         weights, _ = load_checkpoint(self.place / BEST_FILE)
         self.network.load_state_dict(weights)
+        alarms = self._examine(course.history)
+        for alarm in alarms:
+            if alarm.name in ALARMS_OF_THE_END:
+                warn(f"{alarm.name}: {alarm.says}")
+                self.log("alarm", **alarm.to_dict())
+        return self.network.eval(), course, alarms
+
+    def _examine(self, history: list[dict[str, Any]]) -> list[Alarm]:
+        data, settings = self.data, self.settings
         majority = np.bincount(data.codes[data.train], minlength=data.n_classes).argmax()
-        history = [{key: math.nan if value is None else value for key, value in row.items()} for row in course.history]
-        alarms = examine(
-            history,
+        return examine(
+            [{key: math.nan if value is None else value for key, value in row.items()} for row in history],
             n_classes=data.n_classes,
             majority_share=float((data.codes[data.val] == majority).mean()),
             optimiser=settings.optimiser,
             learning_rate=settings.learning_rate,
             n_classes_true=len(np.unique(data.codes[data.val])),
         )
-        for alarm in alarms:
+
+    def _tell_new_alarms(self) -> None:
+        """Warn of what the last epoch's curves show and those before did not; end the training where asked to."""
+        course = self.course
+        known = {alarm.name for alarm in self._examine(course.history[:-1])}
+        for alarm in self._examine(course.history):
+            if alarm.name in known or alarm.name in ALARMS_OF_THE_END:
+                continue
             warn(f"{alarm.name}: {alarm.says}")
             self.log("alarm", **alarm.to_dict())
-        return self.network.eval(), course, alarms
+            if alarm.disqualifies and alarm.name in self.settings.stop_on:
+                course.stopped_by = alarm.name
+                note(f"the training ends here, because stop_on names {alarm.name}")
 
 
 def _in_groups(
@@ -488,7 +518,15 @@ def predict_rows(
     network.eval()
     preprocess = network.backbone.preprocess
     result = np.full((len(data.pixels), data.n_classes), np.nan)
-    made = batches(data.pixels, rows, batch_size, mean=preprocess.mean, std=preprocess.std, device=runtime.device)
+    made = batches(
+        data.pixels,
+        rows,
+        batch_size,
+        mean=preprocess.mean,
+        std=preprocess.std,
+        device=runtime.device,
+        gains=data.gains,
+    )
     for images, chosen in made:
         answers = data.answers(chosen, runtime.device)
         views = []

@@ -15,6 +15,9 @@ OVERFIT_EPOCHS = 2
 """Epochs in a row with rising val loss and falling train loss that make an overfitting."""
 
 
+NAMES = ("non-finite", "diverged", "one-class", "no-better-than-majority", "overfitting")
+
+
 @dataclass(frozen=True)
 class Alarm:
     """One finding.
@@ -55,21 +58,24 @@ def examine(
         optimiser: its name in the config.
         learning_rate: of the backbone.
         n_classes_true: classes that occur on val; None: all.
+
+    What is told of a run under way may be taken back by later epochs, except a divergence and what was not finite.
     """
     alarms: list[Alarm] = []
     if not history:
         return alarms
     rate = f"learning_rate: {learning_rate:g} under {optimiser}"
     lower = f"try learning_rate: {learning_rate / 10:g}" + ("" if optimiser == "adamw" else ", optimiser: adamw")
-    broken = next((row for row in history if row["n_skipped"] or not _finite(row["val_loss"])), None)
-    if broken is not None:
+    all_broken = [row for row in history if row["n_skipped"] or not _finite(row["val_loss"])]
+    if all_broken:
+        broken = next((row for row in all_broken if _is_lost(row)), all_broken[0])
         alarms.append(
             Alarm(
                 "non-finite",
                 broken["epoch"],
                 f"epoch {broken['epoch']}: {broken['n_skipped']} of {broken['n_steps']} steps had a loss or gradient "
                 f"that is not finite and were left out; likely {rate} is too much; {lower}, or precision: fp32",
-                broken["n_skipped"] * 10 > broken["n_steps"] or not _finite(broken["val_loss"]),
+                _is_lost(broken),
             )
         )
     guess = math.log(max(2, n_classes))
@@ -121,6 +127,11 @@ def examine(
             )
         )
     return alarms
+
+
+def _is_lost(row: dict[str, Any]) -> bool:
+    """Tell whether more than a tenth of an epoch's steps, or its val, was not finite."""
+    return row["n_skipped"] * 10 > row["n_steps"] or not _finite(row["val_loss"])
 
 
 def _finite(value: float | None) -> bool:

@@ -10,6 +10,7 @@ from torch import nn
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.models.fusion import FusionNetwork
+from dermlab.models.surgery import set_drop_path, shrink_stem
 from dermlab.models.towers import seeded
 from dermlab.models.weights import state_fingerprint
 from dermlab.training.optimiser import layers_of
@@ -66,7 +67,7 @@ def build_network(settings: FinetuneSettings, n_classes: int, n_questionnaire: i
         if settings.channels is not None:
             encoder = _with_channels(encoder, settings.channels)
         if settings.small_stem:
-            _shrink_stem(encoder.network, settings.encoder)
+            shrink_stem(encoder.network, settings.encoder)
         if settings.drop_path:
             set_drop_path(encoder.network, settings.drop_path, settings.encoder)
         head: nn.Linear | FusionNetwork
@@ -109,46 +110,6 @@ def _with_channels(encoder: Encoder, channels: tuple[int, ...]) -> Encoder:
         fingerprint=fingerprint(network, old.library, old.architecture, {**old.arguments, **arguments}),
     )
     return Encoder(network.eval(), identity)
-
-
-def _shrink_stem(network: Any, name: str) -> None:
-    """Put a 3×3 convolution of stride 1 in place of a ResNet's 7×7 of stride 2 and its pooling."""
-    stem = getattr(network, "conv1", None)
-    if not isinstance(stem, nn.Conv2d) or not hasattr(network, "maxpool"):
-        raise InputError(f"small_stem: {name} is no ResNet with one stem convolution and a pooling")
-    network.conv1 = nn.Conv2d(3, stem.out_channels, 3, 1, 1, bias=stem.bias is not None)
-    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
-    network.maxpool = nn.Identity()
-
-
-def set_drop_path(network: nn.Module, rate: float, name: str) -> None:
-    """Give the residual blocks stochastic depth (Huang et al. 2016), rising evenly from 0 to ``rate``.
-
-    Raises:
-        InputError: none of the network's blocks has a place for it.
-    """
-    from timm.layers import DropPath
-    from torchvision.ops import StochasticDepth
-
-    places: list[list[tuple[nn.Module, str]]] = []
-    for module in network.modules():
-        if isinstance(module, StochasticDepth):
-            places.append([(module, "p")])
-            continue
-        slots = [slot for slot in ("drop_path", "drop_path1", "drop_path2") if hasattr(module, slot)]
-        slots = [
-            slot
-            for slot in slots
-            if getattr(module, slot) is None or isinstance(getattr(module, slot), nn.Identity | DropPath)
-        ]
-        if slots:
-            places.append([(module, slot) for slot in slots])
-    if not places:
-        raise InputError(f"drop_path: {name} has no residual blocks that can be dropped; set drop_path: 0")
-    for depth, slots_of_block in enumerate(places):
-        own = rate * depth / max(1, len(places) - 1)
-        for module, slot in slots_of_block:
-            setattr(module, slot, own if slot == "p" else DropPath(own))
 
 
 def freeze(network: FinetuneNetwork, train_from: str | None, *, whole_backbone: bool) -> list[str]:

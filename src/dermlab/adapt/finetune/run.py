@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -36,6 +37,7 @@ from dermlab.core.fingerprint import hash_json
 from dermlab.core.progress import note
 from dermlab.core.randomness import generator
 from dermlab.core.runs import RunFolder
+from dermlab.data.augment import preset
 from dermlab.data.metadata import QuestionnaireEncoder
 from dermlab.data.pixel_cache import open_pixels
 from dermlab.evaluate.cases import case_sets
@@ -50,8 +52,19 @@ if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
     from dermlab.data.pixel_cache import Pixels
     from dermlab.models.encoders import EncoderIdentity
+    from dermlab.models.preprocess import Preprocess
 
 KIND, SCREENING = "finetune", "finetune screening"
+SMALL_PX = 64
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """The photos as networks see them, as random crops are cut from them, and what colour constancy makes of them."""
+
+    pixels: Pixels
+    views: Pixels | None
+    gains: np.ndarray | None
 
 
 def run_finetune(
@@ -93,8 +106,14 @@ def run_finetune(
         return read_probe(folder.path)
     start = time.monotonic()
     note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
-    pixels = open_pixels(dataset.paths, identity.preprocess.recipe())
-    pixels.fill()
+    recipes = [identity.preprocess.recipe()]
+    side = crop_source_px(settings, identity.preprocess)
+    if side is not None:
+        recipes.append(recipes[0].model_copy(update={"size_px": side, "fit": "short", "crop_fraction": 1.0}))
+    pixels, *larger = open_pixels(dataset.paths, recipes)
+    for one in (pixels, *larger):
+        one.fill()
+    photos = _Photos(pixels, larger[0] if larger else None, _gains(pixels, settings))
     model = _description(dataset, settings, target, identity, runtime)
     keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
     places = [folder.path / "checkpoints" / f"repeat{repeat}-fold{fold}" for repeat, fold in keys]
@@ -103,7 +122,7 @@ def run_finetune(
             part = assignment(split, repeat, fold)
             if not test:
                 part = np.where(part == "test", "left out", part)
-            _run_fold(dataset, settings, target, pixels, part, repeat, fold, place, model, folder, runtime)
+            _run_fold(dataset, settings, target, photos, part, repeat, fold, place, model, folder, runtime)
     reports = [read_json(place / MODEL_FILE)["report"] for place in places]
     warnings = _warnings(dataset, pixels, settings, reports)
     seconds = time.monotonic() - start
@@ -127,9 +146,9 @@ def run_finetune(
     metrics["warnings"] = list(dict.fromkeys([*warnings, *metrics["warnings"]]))
     write_json(folder.path / "metrics.json", metrics)
     found = case_sets(predictions, "val")
-    metric = "top1" if settings.metric == "log_loss" else settings.metric
     folder.finish(
-        val_score=Evaluation(found.sets, [metric]).value()[metric],
+        val_score=Evaluation(found.sets, [settings.metric]).value()[settings.metric],
+        val_metric=settings.metric,
         converged=all(report["converged"] for report in reports),
         warnings=metrics["warnings"],
         seconds=seconds,
@@ -156,7 +175,7 @@ def _run_fold(
     dataset: Dataset,
     settings: FinetuneSettings,
     target: Target,
-    pixels: Pixels,
+    photos: _Photos,
     part: np.ndarray,
     repeat: int,
     fold: int,
@@ -173,16 +192,12 @@ def _run_fold(
     labels = dataset.labels(target.column)
     codes = pd.Index(target.classes).get_indexer(pd.Index(labels)).astype(np.int64)
     readable = np.ones(len(part), bool)
-    readable[list(pixels.failures)] = False
-    rows = {
-        name: stratified(
-            np.flatnonzero((part == name) & readable & (codes >= 0)),
-            codes,
-            most,
-            generator(settings.seed, "sample", name, repeat, fold),
-        )
-        for name, most in (("train", settings.max_train_samples), ("val", settings.max_val_samples))
-    }
+    readable[list(photos.pixels.failures)] = False
+    rows = {}
+    for name, most in (("train", settings.max_train_samples), ("val", settings.max_val_samples)):
+        there = np.flatnonzero((part == name) & readable & (codes >= 0))
+        chooses = balanced if name == "val" and settings.val_sampling == "balanced" else stratified
+        rows[name] = chooses(there, codes, most, generator(settings.seed, "sample", name, repeat, fold))
     for name, found in rows.items():
         if len(found) < (2 if name == "train" else 1):
             raise InputError(
@@ -194,7 +209,16 @@ def _run_fold(
         questionnaire = _learn_questionnaire(dataset, target, labels, rows["train"])
         write_json(place / QUESTIONNAIRE_FILE, questionnaire.to_dict())
     encoded = _encoded(dataset, questionnaire)
-    data = FoldData(pixels, codes, rows["train"], rows["val"], len(target.classes), *encoded)
+    data = FoldData(
+        photos.pixels,
+        codes,
+        rows["train"],
+        rows["val"],
+        len(target.classes),
+        *encoded,
+        views=photos.views,
+        gains=photos.gains,
+    )
 
     def log(event: str, **fields: Any) -> None:
         folder.log(event, repeat=repeat, fold=fold, **fields)
@@ -266,6 +290,46 @@ def stratified(rows: np.ndarray, codes: np.ndarray, most: int | None, random: np
     place[order] = np.arange(len(own)) - np.repeat(np.cumsum(counts) - counts, counts)
     share = np.where(place == 0, 0.0, (place + 0.5) / counts[own])
     return np.sort(shuffled[np.argsort(share, kind="stable")[:most]])
+
+
+def balanced(rows: np.ndarray, codes: np.ndarray, most: int | None, random: np.random.Generator) -> np.ndarray:
+    """Return as many rows of each class, in their old order: as the rarest has, and at most ``most`` in all.
+
+    Args:
+        rows: int64, to choose from; classes that none of them has are not missed.
+        codes: (N,) class codes of all photos.
+        most: how many in all; None: as many as the rarest class allows.
+        random: draws.
+    """
+    shuffled = random.permutation(rows)
+    found, counts = np.unique(codes[shuffled], return_counts=True)
+    if not len(found):
+        return rows
+    each = int(counts.min()) if most is None else max(1, min(int(counts.min()), most // len(found)))
+    return np.sort(np.concatenate([shuffled[codes[shuffled] == code][:each] for code in found]))
+
+
+def _gains(pixels: Pixels, settings: FinetuneSettings) -> np.ndarray | None:
+    from dermlab.data.loader import photo_gains
+
+    if settings.colour_constancy == "none":
+        return None
+    return photo_gains(pixels, np.arange(len(pixels)), settings.colour_constancy)
+
+
+def crop_source_px(settings: FinetuneSettings, preprocess: Preprocess) -> int | None:
+    """Return the shorter side of the photos that random crops are cut from; None: the network's own photos.
+
+    A crop of a photo that has the network's size already is enlarged again. By default the shorter side is 8/7 of it,
+    256 for 224, as the field has it; where the fit adds borders, crops come from the bordered photo.
+    """
+    if settings.crop_from_px is not None:
+        return None if settings.crop_from_px == preprocess.size_px else settings.crop_from_px
+    augmentation = preset(settings.augmentation, preprocess.size_px, **settings.augmentation_changes)
+    crops = augmentation.crop_scale[0] < 1
+    if not crops or preprocess.size_px <= SMALL_PX or preprocess.fit not in ("crop", "squash"):
+        return None
+    return round(preprocess.size_px * 8 / 7)
 
 
 def _learn_questionnaire(
@@ -364,7 +428,7 @@ class FittedFinetune(FittedRun):
             network, settings = load_network(place)
             return predict_rows(
                 network.to(runtime.device),
-                self._data(dataset, place, network.backbone.preprocess.recipe()),
+                self._data(dataset, place, network.backbone.preprocess.recipe(), settings),
                 np.arange(len(dataset)),
                 runtime=runtime,
                 batch_size=batch_size or settings.batch_size,
@@ -373,14 +437,16 @@ class FittedFinetune(FittedRun):
 
         return self.average(dataset, photo_contents(dataset), found_by)
 
-    def _data(self, dataset: Dataset, place: Path, recipe: Any) -> FoldData:
+    def _data(self, dataset: Dataset, place: Path, recipe: Any, settings: FinetuneSettings) -> FoldData:
         from dermlab.adapt.finetune.fit import FoldData
 
         encoder = questionnaire_encoder(place)
         nobody = np.zeros(0, np.int64)
         codes = np.full(len(dataset), -1, np.int64)
         pixels = open_pixels(dataset.paths, recipe)
-        return FoldData(pixels, codes, nobody, nobody, len(self.classes), *_encoded(dataset, encoder))
+        encoded = _encoded(dataset, encoder)
+        gains = _gains(pixels, settings)
+        return FoldData(pixels, codes, nobody, nobody, len(self.classes), *encoded, gains=gains)
 
 
 def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
