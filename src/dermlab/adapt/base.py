@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import expit
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_class_weight
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, validate_data
 
+from dermlab.adapt.logistic import softmax
 from dermlab.core.randomness import generator
 from dermlab.evaluate.metrics import higher_is_better, score
 
@@ -21,15 +23,21 @@ MIN_PROBABILITY = 1e-12
 class Head(ClassifierMixin, BaseEstimator):
     """Base of the heads: ``fit(X, y, validation=(X_val, y_val))`` where ``validation`` chooses and ``X, y`` fit.
 
+    A multi-label target is an ``y`` of 0, 1 and NaN (unknown) of shape (N, L): each label is a question of its own, and
+    probabilities do not sum to 1. A label that training only knows as yes, or only as no, keeps that share.
+
     Without ``validation`` a fifth of the training samples is held out (stratified, whole groups) and chooses; heads
     that are cheap to fit are then fitted anew on all samples with what was chosen.
 
     A subclass implements ``_fit`` and ``_seen_probabilities``. It sees class codes of the classes that *occur in
     training* only; classes of the target that do not occur (``classes=``) get probability 0. One class alone is
-    predicted with certainty and nothing is fitted.
+    predicted with certainty and nothing is fitted. Of a multi-label target it sees, in place of codes, the columns
+    float (N, S) of the labels that training knows both ways.
 
     Attributes:
         classes_: the classes in the order of the probability columns.
+        seen_: places in ``classes_`` of what is fitted.
+        fixed_: float64 (L,), the share of a label that is not fitted, NaN elsewhere; None: not multi-label.
         n_features_in_: number of features.
         head_report_: dictionary for the run's record: ``chosen`` (k, C, epochs …), ``choose_by``, ``val_score``,
             ``sweep`` (a row per setting tried), ``converged``, ``ranked`` (False where it did not converge),
@@ -53,16 +61,19 @@ class Head(ClassifierMixin, BaseEstimator):
 
         Args:
             X: features, float (N, D), finite.
-            y: labels (N,).
-            validation: features (M, D) and labels (M,) of the val part; its labels may hold classes that ``y`` lacks.
+            y: labels (N,), or 0, 1 and NaN (N, L).
+            validation: features (M, D) and labels (M,) or (M, L) of the val part; its labels may hold classes that
+                ``y`` lacks.
             groups: patient (else lesion) of each training sample, (N,); only used where no validation is given.
 
         Raises:
             ValueError: shapes, values or labels that do not fit (scikit-learn's own messages).
         """
+        if self._is_multilabel(y):
+            return self._fit_labels(X, np.asarray(y, dtype=np.float64), validation, groups)
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32])
         check_classification_targets(y)
-        n_train = len(y)
+        self.fixed_ = None
         given = None
         if validation is not None and len(validation[1]):
             X_val = validate_data(self, validation[0], reset=False, dtype=[np.float64, np.float32])
@@ -73,19 +84,7 @@ class Head(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(np.concatenate(present)) if self.classes is None else np.asarray(self.classes)
         codes, codes_val = self._codes(y), None if given is None else self._codes(given[1])
         self.seen_ = np.unique(codes)
-        self.head_report_: dict[str, Any] = {
-            "chosen": {},
-            "choose_by": self.choose_by,
-            "val_score": None,
-            "sweep": [],
-            "converged": True,
-            "ranked": True,
-            "warnings": [],
-            "n_train": n_train,
-            "n_val": 0,
-            "validation": "none",
-        }
-        report = self.head_report_
+        report = self._new_report(len(y))
         missing = [str(self.classes_[code]) for code in range(len(self.classes_)) if code not in self.seen_]
         if missing:
             report["warnings"].append(f"no training sample of {', '.join(missing)}: never predicted")
@@ -100,29 +99,111 @@ class Head(ClassifierMixin, BaseEstimator):
             report |= {"validation": "given", "n_val": len(codes_val)}
             self._fit(X, inner, given[0], codes_val)
         else:
-            held = hold_out(codes, groups, self.random_state)
-            report |= {"validation": "held out" if held.any() else "none", "n_val": int(held.sum())}
-            if held.any():
-                self._fit(X[~held], inner[~held], X[held], codes[held])
-                self._refit(X, inner)
-            else:
-                self._fit(X, inner, None, None)
+            self._fit_held_out(X, inner, codes, hold_out(codes, groups, self.random_state))
+        return self._finished()
+
+    def _fit_labels(self, X: Any, y: np.ndarray, validation: tuple[Any, Any] | None, groups: Any) -> Head:
+        """Fit on a multi-label target: each label that training knows both ways is fitted."""
+        X = validate_data(self, X, dtype=[np.float64, np.float32])
+        given = None
+        if validation is not None and len(validation[1]):
+            X_val = validate_data(self, validation[0], reset=False, dtype=[np.float64, np.float32])
+            given = X_val, np.asarray(validation[1], dtype=np.float64)
+        for name, labels, n in [("y", y, len(X))] + (
+            [] if given is None else [("validation", given[1], len(given[0]))]
+        ):
+            if labels.shape != (n, y.shape[1]):
+                raise ValueError(f"{name}: labels of shape {labels.shape} for {n} samples of {y.shape[1]} labels")
+            if not (np.isnan(labels) | np.isin(labels, (0.0, 1.0))).all():
+                raise ValueError(f"{name}: labels of a multi-label target must be 0, 1 or NaN")
+        self.classes_ = np.arange(y.shape[1]) if self.classes is None else np.asarray(self.classes)
+        if len(self.classes_) != y.shape[1]:
+            raise ValueError(f"y: {y.shape[1]} columns for {len(self.classes_)} classes")
+        report = self._new_report(len(y))
+        known = (~np.isnan(y)).sum(axis=0)
+        n_yes = np.nansum(y, axis=0)
+        both = (n_yes > 0) & (n_yes < known)
+        self.seen_ = np.flatnonzero(both)
+        # Of a label that is never told there is no share to keep: it is not called.
+        self.fixed_ = np.where(both, np.nan, n_yes / np.maximum(known, 1))
+        for said, names in (
+            ("no training sample with", self.classes_[n_yes == 0]),
+            ("all training samples have", self.classes_[(n_yes == known) & (known > 0)]),
+        ):
+            if len(names):
+                report["warnings"].append(f"{said} {', '.join(map(str, names))}: nothing is learnt of it")
+        if not len(self.seen_):
+            return self
+        inner = y[:, self.seen_]
+        self.class_weights_ = np.ones((2, len(self.classes_)))
+        self.class_weights_[:, self.seen_] = self._label_weights(inner)
+        if given is not None:
+            report |= {"validation": "given", "n_val": len(given[1])}
+            self._fit(X, inner, given[0], given[1])
+        else:
+            self._fit_held_out(X, inner, y, hold_out_labels(y, groups, self.random_state))
+        return self._finished()
+
+    def _fit_held_out(self, X: np.ndarray, inner: np.ndarray, codes: np.ndarray, held: np.ndarray) -> None:
+        """Fit with a part of the training samples held out to choose by, then on all of them."""
+        self.head_report_ |= {"validation": "held out" if held.any() else "none", "n_val": int(held.sum())}
+        if held.any():
+            self._fit(X[~held], inner[~held], X[held], codes[held])
+            self._refit(X, inner)
+        else:
+            self._fit(X, inner, None, None)
+
+    def _new_report(self, n_train: int) -> dict[str, Any]:
+        self.head_report_: dict[str, Any] = {
+            "chosen": {},
+            "choose_by": self.choose_by,
+            "val_score": None,
+            "sweep": [],
+            "converged": True,
+            "ranked": True,
+            "warnings": [],
+            "n_train": n_train,
+            "n_val": 0,
+            "validation": "none",
+        }
+        return self.head_report_
+
+    def _finished(self) -> Head:
+        report = self.head_report_
         report["ranked"] = report["converged"]
         if not report["converged"]:
             report["warnings"].append("the fit did not converge: not ranked")
         return self
 
+    def _is_multilabel(self, y: Any) -> bool:
+        """Tell whether labels are a table of several questions; a column of one is so only where one class is named."""
+        shape = np.shape(y)
+        named = self.classes is not None and len(self.classes) == 1
+        return len(shape) == 2 and (shape[1] > 1 or named) and np.asarray(y).dtype.kind in "buif"
+
+    @property
+    def multilabel_(self) -> bool:
+        """Whether each class is a question of its own."""
+        return self.fixed_ is not None
+
+    @property
+    def nothing_fitted_(self) -> bool:
+        """Whether training left nothing to learn: one class alone, or no label that occurs both ways."""
+        return len(self.seen_) == (0 if self.multilabel_ else 1)
+
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return probabilities over ``classes_``, float64 (N, C), rows summing to 1."""
+        """Return probabilities over ``classes_``, float64 (N, C); rows sum to 1, but for a multi-label target."""
         check_is_fitted(self)
         X = validate_data(self, X, reset=False, dtype=[np.float64, np.float32])
-        if len(self.seen_) == 1:
-            return self._over_all(np.ones((len(X), 1)))
+        if self.nothing_fitted_:
+            return self._over_all(np.ones((len(X), len(self.seen_))))
         return self._over_all(np.asarray(self._seen_probabilities(X), dtype=np.float64))
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the most probable class of each sample, (N,); the first of equals."""
+        """Return the most probable class of each sample, (N,), the first of equals; of labels 0 or 1 (N, L)."""
         probabilities = self.predict_proba(X)
+        if self.multilabel_:
+            return (probabilities >= 0.5).astype(np.int64)
         return self.classes_[probabilities.argmax(axis=1)]
 
     def _fit(self, X: np.ndarray, codes: np.ndarray, X_val: np.ndarray | None, codes_val: np.ndarray | None) -> None:
@@ -135,7 +216,15 @@ class Head(ClassifierMixin, BaseEstimator):
     def _seen_probabilities(self, X: np.ndarray) -> np.ndarray:
         raise NotImplementedError
 
+    def _link(self, logits: np.ndarray) -> np.ndarray:
+        """Turn logits (…, S) into probabilities: over the classes, or of each label."""
+        return expit(logits) if self.multilabel_ else softmax(logits)
+
     def _over_all(self, probabilities: np.ndarray) -> np.ndarray:
+        if self.fixed_ is not None:
+            result = np.tile(self.fixed_, (len(probabilities), 1))
+            result[:, self.seen_] = probabilities
+            return result
         if len(self.seen_) == len(self.classes_):
             return probabilities
         result = np.zeros((len(probabilities), len(self.classes_)))
@@ -150,8 +239,14 @@ class Head(ClassifierMixin, BaseEstimator):
             value = score(codes_val, full, self.choose_by)
             value = value if higher_is_better(self.choose_by) else -value
         if not np.isfinite(value):
-            value = -log_loss(full, codes_val, self.class_weights_[codes_val])
+            value = -self._log_loss(full, codes_val)
         return float(value)
+
+    def _log_loss(self, full: np.ndarray, codes_val: np.ndarray) -> float:
+        if self.multilabel_:
+            no, yes = self.class_weights_
+            return label_log_loss(full, codes_val, np.where(codes_val == 1, yes, no))
+        return log_loss(full, codes_val, self.class_weights_[codes_val])
 
     def _codes(self, y: np.ndarray) -> np.ndarray:
         order = np.argsort(self.classes_, kind="stable")
@@ -172,11 +267,57 @@ class Head(ClassifierMixin, BaseEstimator):
             weight = {name: value for name, value in weight.items() if name in names}
         return np.asarray(compute_class_weight(weight, classes=names, y=names[codes]), dtype=np.float64)
 
+    def _sample_weights(self, codes: np.ndarray) -> np.ndarray:
+        """Return the weight of each sample in the loss, float64 (N,); of labels (N, S), 0 where a label is unknown.
+
+        With ``class_weight="balanced"`` the yeses and the noes of a label weigh alike.
+        """
+        if not self.multilabel_:
+            return self._class_weights(codes)[codes]
+        no, yes = self._label_weights(codes)
+        return np.where(np.isnan(codes), 0.0, np.where(codes == 1, yes, no))
+
+    def _label_weights(self, labels: np.ndarray) -> np.ndarray:
+        """Return the weight of a no and of a yes of each label, float64 (2, S), from ``class_weight``."""
+        weight = getattr(self, "class_weight", None)
+        n, n_yes = (~np.isnan(labels)).sum(axis=0), np.nansum(labels, axis=0)
+        if weight is None:
+            return np.ones((2, labels.shape[1]))
+        if weight != "balanced":
+            raise ValueError(f"class_weight: {weight!r} is for one label a sample; several take 'balanced'")
+        return np.stack([n / np.maximum(2 * (n - n_yes), 1), n / np.maximum(2 * n_yes, 1)])
+
 
 def log_loss(probabilities: np.ndarray, codes: np.ndarray, weights: np.ndarray) -> float:
     """Return the weighted mean negative log-probability of the true class; a zero counts as 1e-12."""
     own = probabilities[np.arange(len(codes)), codes]
     return float(-np.average(np.log(np.maximum(own, MIN_PROBABILITY)), weights=weights))
+
+
+def label_log_loss(probabilities: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> float:
+    """Return the weighted mean negative log-probability of the known labels (N, L) of 0, 1 and NaN; 0 counts as 1e-12.
+
+    NaN where no label is known.
+    """
+    weights = np.where(np.isnan(labels), 0.0, weights)
+    if not weights.any():
+        return float("nan")
+    own = np.where(labels == 1, probabilities, 1 - probabilities)
+    return float(-np.average(np.log(np.maximum(own, MIN_PROBABILITY)), weights=weights))
+
+
+def hold_out_labels(labels: np.ndarray, groups: Any, seed: int, share: float = HOLD_OUT) -> np.ndarray:
+    """Choose about ``share`` of the groups of samples of a multi-label target, every label spread evenly: bool (N,)."""
+    from dermlab.data.splits import deal
+
+    groups = np.arange(len(labels)) if groups is None else check_array(groups, ensure_2d=False, dtype=None)
+    _, group = np.unique(groups, return_inverse=True)
+    if group.max() == 0:
+        return np.zeros(len(labels), bool)
+    counts = np.zeros((group.max() + 1, labels.shape[1] + 1))
+    np.add.at(counts, group, np.column_stack([np.nan_to_num(labels), np.ones(len(labels))]))
+    part = deal(counts, np.array([1 - share, share]), generator(seed, "hold-out"))
+    return (part == 1)[group]
 
 
 def hold_out(codes: np.ndarray, groups: Any, seed: int, share: float = HOLD_OUT) -> np.ndarray:

@@ -87,6 +87,8 @@ class EnsembleHead(Head):
         from dermlab.adapt.knn import KNNHead
         from dermlab.adapt.linear import LinearHead
 
+        if self.multilabel_:
+            raise ValueError("an ensemble of heads takes one label a sample")
         heads = self.heads if self.heads is not None else (("linear", LinearHead()), ("knn", KNNHead()))
         validation = None
         if X_val is not None and codes_val is not None:

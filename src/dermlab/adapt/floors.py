@@ -22,7 +22,7 @@ class MajorityHead(Head):
         random_state: has no effect.
 
     Attributes:
-        prior_: share of each class seen in training, float64 (S,).
+        prior_: share of each class seen in training (of each label: among the samples where it is known), float64 (S,).
     """
 
     def __init__(
@@ -38,6 +38,9 @@ class MajorityHead(Head):
             self.head_report_["val_score"] = self._score(codes_val, self._seen_probabilities(X_val))
 
     def _refit(self, X: np.ndarray, codes: np.ndarray) -> None:
+        if self.multilabel_:
+            self.prior_ = np.nanmean(codes, axis=0)
+            return
         self.prior_ = np.bincount(codes, minlength=len(self.seen_)) / len(codes)
 
     def _seen_probabilities(self, X: np.ndarray) -> np.ndarray:

@@ -213,7 +213,7 @@ class FusionHead(MLPHead):
             return self._blanked(part, random)
 
         judge = self._judge(X_val, codes_val)
-        weights = self._class_weights(codes)[codes]
+        weights = self._sample_weights(codes)
         return train(self.networks_, len(X), batch, codes, weights, judge, self._training("questionnaire training"))
 
     def _join(
@@ -250,7 +250,7 @@ class FusionHead(MLPHead):
             len(X),
             lambda rows, random: self._blanked({name: values[rows] for name, values in everything.items()}, random),
             codes,
-            self._class_weights(codes)[codes],
+            self._sample_weights(codes),
             self._judge(X_val, codes_val),
             replace(training, branch_share=BRANCH_SHARE),
         )
@@ -267,7 +267,12 @@ class FusionHead(MLPHead):
         return curve, 0
 
     def _own_log_probability(self, X_val: np.ndarray, codes_val: np.ndarray) -> np.ndarray:
+        """Return the log-probability of each val sample's class, (M,); of labels the mean over those known of it."""
         full = self._over_all(self._seen_probabilities(X_val))
+        if self.multilabel_:
+            known = ~np.isnan(codes_val)
+            own = np.log(np.maximum(np.where(codes_val == 1, full, 1 - full), MIN_PROBABILITY))
+            return (own * known).sum(axis=1)[known.any(axis=1)] / known.sum(axis=1)[known.any(axis=1)]
         return np.log(np.maximum(full[np.arange(len(full)), codes_val], MIN_PROBABILITY))
 
     def _batches(self, X: np.ndarray) -> Iterator[Batch]:

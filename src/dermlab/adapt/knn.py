@@ -35,7 +35,7 @@ class KNNHead(Head):
     Attributes:
         k_: the chosen number of neighbours.
         bank_: training vectors, float32 (N, D), divided by their length (cosine needs no more).
-        bank_codes_: class codes of the bank, int64 (N,).
+        bank_codes_: class codes of the bank, int64 (N,); of labels 0, 1 and -1 (unknown), (N, S).
         mean_: float32 (D,), subtracted first; zero without ``centre``.
     """
 
@@ -68,7 +68,7 @@ class KNNHead(Head):
             self._choose(ks[len(ks) // 2])
             return
         similarity, index = nearest(self._prepare(X_val), self.bank_, ks[-1])
-        every = votes(similarity, self.bank_codes_[index], ks, len(self.seen_), self._temperature())
+        every = self._votes(similarity, index, ks)
         scores = [self._score(codes_val, probabilities) for probabilities in every]
         self.head_report_["sweep"] = [{"k": k, "val_score": value} for k, value in zip(ks, scores, strict=True)]
         best = max(range(len(ks)), key=lambda place: (scores[place], ks[place]))
@@ -82,7 +82,7 @@ class KNNHead(Head):
         self.mean_ = np.zeros(X.shape[1], np.float32)
         if self.centre:
             self.mean_ = X.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.bank_, self.bank_codes_ = self._prepare(X), codes.astype(np.int64)
+        self.bank_, self.bank_codes_ = self._prepare(X), np.nan_to_num(codes, nan=-1).astype(np.int64)
 
     def _prepare(self, X: np.ndarray) -> np.ndarray:
         centred = np.asarray(X, dtype=np.float64) - self.mean_
@@ -100,7 +100,13 @@ class KNNHead(Head):
         queries = self._prepare(X)
         _, index = nearest(queries, self.bank_, self.k_)
         similarity = exact_similarity(queries, self.bank_, index)
-        return votes(similarity, self.bank_codes_[index], [self.k_], len(self.seen_), self._temperature())[0]
+        return self._votes(similarity, index, [self.k_])[0]
+
+    def _votes(self, similarity: np.ndarray, index: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+        if not self.multilabel_:
+            return votes(similarity, self.bank_codes_[index], ks, len(self.seen_), self._temperature())
+        marks = (self.bank_codes_ == 1).astype(np.float64), (self.bank_codes_ >= 0).astype(np.float64)
+        return label_votes(similarity, index, *marks, ks, self._temperature())
 
 
 def exact_similarity(queries: np.ndarray, bank: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -144,3 +150,39 @@ def votes(
         result[place] = total.reshape(-1, n_classes)
         done = k
     return result / result.sum(axis=2, keepdims=True)
+
+
+def label_votes(
+    similarity: np.ndarray,
+    index: np.ndarray,
+    yes: np.ndarray,
+    known: np.ndarray,
+    ks: Sequence[int],
+    temperature: float | None,
+) -> np.ndarray:
+    """Return the share of the votes that say yes to each label, for several numbers of neighbours: (len(ks), Q, L).
+
+    A neighbour votes on the labels that are known of it; where none of k does, the label's share of the bank stands.
+
+    Args:
+        similarity: of the neighbours of Q queries, best first, (Q, K), K at least max(ks).
+        index: which samples of the bank they are, (Q, K).
+        yes: 1 where a sample of the bank has the label, float (N, L).
+        known: 1 where that is known, float (N, L).
+        ks: ascending numbers of neighbours.
+        temperature: of the softmax over similarities; None: one vote each.
+    """
+    weight = np.ones(similarity.shape)
+    if temperature is not None:
+        weight = np.exp((similarity.astype(np.float64) - similarity[:, :1]) / temperature)
+    share = yes.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    result = np.empty((len(ks), len(similarity), yes.shape[1]))
+    block = max(1, BLOCK_VALUES // (similarity.shape[1] * yes.shape[1]))
+    for start in range(0, len(similarity), block):
+        part = slice(start, start + block)
+        said = np.cumsum(weight[part, :, None] * yes[index[part]], axis=1)
+        votes_cast = np.cumsum(weight[part, :, None] * known[index[part]], axis=1)
+        for place, k in enumerate(ks):
+            below = votes_cast[:, k - 1]
+            result[place, part] = np.where(below > 0, said[:, k - 1] / np.where(below > 0, below, 1.0), share)
+    return result

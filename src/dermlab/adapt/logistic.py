@@ -46,6 +46,39 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return shifted / shifted.sum(axis=-1, keepdims=True)
 
 
+@dataclass(frozen=True)
+class Basis:
+    """Samples rotated into the eigenbasis of their covariance, once for all that is fitted on them.
+
+    Attributes:
+        centre: float64 (D,), their mean.
+        Z: float (N, R), rotated; R is at most ``min(N, D)``.
+        rotation: float (D, R).
+    """
+
+    centre: np.ndarray
+    Z: np.ndarray
+    rotation: np.ndarray
+
+    @classmethod
+    def of(cls, X: np.ndarray) -> Basis:
+        """Centre and rotate samples (N, D)."""
+        # The two products with Z are nearly all of the time and bound by memory: they run in the precision of X
+        # (embeddings are float32), everything else in float64.
+        n, dtype = len(X), np.float32 if X.dtype == np.float32 else np.float64
+        centre = X.mean(axis=0, dtype=np.float64)
+        if n <= X.shape[1]:
+            centred = np.asarray(X, dtype=np.float64) - centre
+            values, left = np.linalg.eigh(centred @ centred.T)
+            kept = values > max(values[-1], 1e-300) * n * np.finfo(np.float64).eps
+            scale = np.sqrt(values[kept])
+            return cls(centre, (left[:, kept] * scale).astype(dtype), centred.T @ (left[:, kept] / scale))
+        centred = X - centre.astype(dtype)
+        values, right = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+        kept = values > max(values[-1], 1e-300) * n * np.finfo(dtype).eps
+        return cls(centre, centred @ right[:, kept].astype(dtype), right[:, kept])
+
+
 class LogisticPath:
     """Solves multinomial logistic regression for one penalty after another on the same samples."""
 
@@ -58,6 +91,7 @@ class LogisticPath:
         *,
         tolerance: float = 1e-5,
         max_iterations: int = MAX_NEWTON,
+        basis: Basis | None = None,
     ) -> None:
         """Centre and rotate the samples.
 
@@ -68,6 +102,7 @@ class LogisticPath:
             sample_weight: float (N,), non-negative; default: one each.
             tolerance: largest absolute entry of the mean gradient at which a solution counts as converged.
             max_iterations: Newton steps allowed for each penalty.
+            basis: of ``X``, where it is known.
         """
         n = len(X)
         self.n_classes = n_classes
@@ -77,23 +112,8 @@ class LogisticPath:
         self.total_weight = float(weight.sum())
         self.weight = weight / self.total_weight
         self.onehot = np.eye(n_classes)[codes]
-        # The two products with Z are nearly all of the time and bound by memory: they run in the precision of X
-        # (embeddings are float32), everything else in float64.
-        dtype = np.float32 if X.dtype == np.float32 else np.float64
-        self.centre = X.mean(axis=0, dtype=np.float64)
-        if n <= X.shape[1]:
-            centred = np.asarray(X, dtype=np.float64) - self.centre
-            values, left = np.linalg.eigh(centred @ centred.T)
-            kept = values > max(values[-1], 1e-300) * n * np.finfo(np.float64).eps
-            scale = np.sqrt(values[kept])
-            self.Z = (left[:, kept] * scale).astype(dtype)
-            self.rotation = centred.T @ (left[:, kept] / scale)
-        else:
-            centred = X - self.centre.astype(dtype)
-            values, right = np.linalg.eigh((centred.T @ centred).astype(np.float64))
-            kept = values > max(values[-1], 1e-300) * n * np.finfo(dtype).eps
-            self.Z = centred @ right[:, kept].astype(dtype)
-            self.rotation = right[:, kept]
+        basis = Basis.of(X) if basis is None else basis
+        self.centre, self.Z, self.rotation = basis.centre, basis.Z, basis.rotation
         self.variance = (self.Z**2).T @ self.weight
         prior = np.log(np.maximum(self.weight @ self.onehot, 1e-300))
         self.W = np.zeros((self.Z.shape[1], n_classes))
@@ -199,3 +219,51 @@ class LogisticPath:
         """Yield the solutions from the strongest penalty (smallest C) to the weakest."""
         for C in np.sort(np.asarray(Cs, dtype=np.float64)):
             yield self.solve(float(C))
+
+
+class LabelPaths:
+    """Solves one binary logistic regression a label for one penalty after another, the rotation done once for all."""
+
+    def __init__(
+        self,
+        X: np.ndarray,
+        labels: np.ndarray,
+        weight: np.ndarray,
+        *,
+        tolerance: float = 1e-5,
+        max_iterations: int = MAX_NEWTON,
+    ) -> None:
+        """Centre and rotate the samples.
+
+        Args:
+            X: standardised features, float (N, D).
+            labels: float (N, S) of 0, 1 and NaN (unknown), both present in every column.
+            weight: of each sample in the loss of each label, float (N, S), 0 where the label is unknown.
+            tolerance: as :class:`LogisticPath`.
+            max_iterations: as :class:`LogisticPath`.
+        """
+        basis = Basis.of(X)
+        self.paths = [
+            LogisticPath(
+                X,
+                (labels[:, place] == 1).astype(np.int64),
+                2,
+                weight[:, place],
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                basis=basis,
+            )
+            for place in range(labels.shape[1])
+        ]
+
+    def solve(self, C: float) -> LogisticFit:
+        """Return the solutions for ``C`` as one: a row of ``coef`` and an intercept a label, for its log odds."""
+        fits = [path.solve(C) for path in self.paths]
+        return LogisticFit(
+            C=float(C),
+            coef=np.stack([fit.coef[1] - fit.coef[0] for fit in fits]),
+            intercept=np.array([fit.intercept[1] - fit.intercept[0] for fit in fits]),
+            gradient_norm=max(fit.gradient_norm for fit in fits),
+            n_iterations=max(fit.n_iterations for fit in fits),
+            converged=all(fit.converged for fit in fits),
+        )

@@ -83,13 +83,13 @@ def train(
         networks: the members; their probabilities are averaged, so the average is what val judges.
         n: number of training samples.
         batch: makes the keyword arguments of the network's forward for the rows given.
-        codes: int (N,) class codes.
-        weights: float (N,) weights of the samples in the loss.
+        codes: int (N,) class codes, or float (N, S) of labels 0, 1 and NaN.
+        weights: float (N,) weights of the samples in the loss; of labels (N, S), 0 where one is unknown.
         judge: returns the score of the networks as they are, higher is better; None: the last epoch is kept.
         training: rates and limits.
     """
     import torch
-    from torch.nn.functional import cross_entropy
+    from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
     groups: dict[tuple[float, float], list[torch.Tensor]] = {}
     for network in networks:
@@ -102,6 +102,9 @@ def train(
         fused=True,
     )
     size = training.batch_size or int(np.clip(n // 64, 64, 512))
+    loss = cross_entropy
+    if codes.ndim == 2:
+        loss, codes = binary_cross_entropy_with_logits, np.nan_to_num(codes).astype(np.float32)
     targets, sample_weights = torch.from_numpy(codes), torch.from_numpy(weights.astype(np.float32))
     scores = [judge() if judge is not None else np.nan]
     best, kept, finite = 0, [copy.deepcopy(network.state_dict()) for network in networks], True
@@ -119,10 +122,7 @@ def train(
                 inputs = batch(rows, random)
                 weight = sample_weights[rows]
                 total = torch.stack(
-                    [
-                        (cross_entropy(network(**inputs), targets[rows], reduction="none") * weight).sum()
-                        for network in networks
-                    ]
+                    [(loss(network(**inputs), targets[rows], reduction="none") * weight).sum() for network in networks]
                 ).sum() / weight.sum().clamp_min(1e-12)
                 optimiser.zero_grad()
                 total.backward()
@@ -160,13 +160,14 @@ def deterministic(seed: int, *, one_thread: bool = False) -> Iterator[None]:
 
 
 def mean_probabilities(
-    networks: Sequence[FusionNetwork], batches: Iterator[Batch], *, double: bool = False
+    networks: Sequence[FusionNetwork], batches: Iterator[Batch], *, labels: bool = False, double: bool = False
 ) -> np.ndarray:
     """Return the members' probabilities averaged, float64 (N, C).
 
     Args:
         networks: the members.
         batches: arguments of their forward.
+        labels: each logit is of a question of its own.
         double: compute in double precision: the last bits of single precision depend on how many photos come
             together, and a photo's prediction must not.
     """
@@ -178,8 +179,8 @@ def mean_probabilities(
     parts = []
     with torch.inference_mode():
         for inputs in batches:
-            stacked = torch.stack([network(**inputs).double().softmax(dim=1) for network in networks])
-            parts.append(stacked.mean(dim=0).numpy())
+            logits = torch.stack([network(**inputs).double() for network in networks])
+            parts.append((logits.sigmoid() if labels else logits.softmax(dim=2)).mean(dim=0).numpy())
     return np.concatenate(parts)
 
 
@@ -272,7 +273,10 @@ class MLPHead(Head):
         )
 
     def _log_prior(self, codes: np.ndarray) -> np.ndarray:
-        """Return the log class shares that the (weighted) loss sees, float64 (S,)."""
+        """Return the log class shares that the (weighted) loss sees, float64 (S,); of labels the log odds of a yes."""
+        if self.multilabel_:
+            weights = self._sample_weights(codes)
+            return np.log((weights * (codes == 1)).sum(axis=0) / (weights * (codes == 0)).sum(axis=0))
         shares = np.bincount(codes, minlength=len(self.seen_)) * self._class_weights(codes)
         return np.log(shares / shares.sum())
 
@@ -311,7 +315,7 @@ class MLPHead(Head):
             len(X),
             lambda rows, _: {"embedding": embedding[rows]},
             codes,
-            self._class_weights(codes)[codes],
+            self._sample_weights(codes),
             self._judge(X_val, codes_val),
             self._training("image training"),
         )
@@ -321,7 +325,7 @@ class MLPHead(Head):
         if X_val is None or codes_val is None:
             return None
         batches = list(self._batches(X_val))
-        return lambda: self._score(codes_val, mean_probabilities(self.networks_, iter(batches)))
+        return lambda: self._score(codes_val, self._mean_probabilities(iter(batches)))
 
     def _batches(self, X: np.ndarray) -> Iterator[Batch]:
         import torch
@@ -330,7 +334,10 @@ class MLPHead(Head):
             yield {"embedding": torch.from_numpy(self._standardise(X[start : start + PREDICT_BLOCK]))}
 
     def _seen_probabilities(self, X: np.ndarray) -> np.ndarray:
-        return mean_probabilities(self.networks_, self._batches(X), double=True)
+        return self._mean_probabilities(self._batches(X), double=True)
+
+    def _mean_probabilities(self, batches: Iterator[Batch], *, double: bool = False) -> np.ndarray:
+        return mean_probabilities(self.networks_, batches, labels=self.multilabel_, double=double)
 
     def _report(self, curve: Curve, judged: bool) -> None:
         self.n_iter_ = max(1, curve.best_epoch)

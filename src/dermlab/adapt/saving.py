@@ -83,6 +83,7 @@ def _state(head: Head) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "classes": json_ready(classes),
         "classes_dtype": "text" if classes.dtype.kind in "OUS" else classes.dtype.str,
         "seen": json_ready(head.seen_),
+        "fixed": None if head.fixed_ is None else json_ready(head.fixed_),
         "n_features": head.n_features_in_,
         "report": json_ready(head.head_report_),
         "values": {},
@@ -90,7 +91,7 @@ def _state(head: Head) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "members": None,
     }
     arrays: dict[str, np.ndarray] = {}
-    if len(head.seen_) == 1:
+    if head.nothing_fitted_:
         return state, arrays
     state["values"] = {name: json_ready(getattr(head, name)) for name in VALUES.get(kind, ())}
     arrays = {name: np.ascontiguousarray(getattr(head, name)) for name in ARRAYS[kind]}
@@ -115,9 +116,11 @@ def _restored(state: dict[str, Any], arrays: dict[str, np.ndarray]) -> Head:
     dtype = state["classes_dtype"]
     head.classes_ = np.array(state["classes"], dtype=str if dtype == "text" else np.dtype(dtype))
     head.seen_ = np.array(state["seen"], dtype=np.int64)
+    fixed = state.get("fixed")
+    head.fixed_ = None if fixed is None else np.array(fixed, dtype=np.float64)
     head.n_features_in_ = state["n_features"]
     head.head_report_ = state["report"]
-    if len(head.seen_) == 1:
+    if head.nothing_fitted_:
         return head
     for name, value in state["values"].items():
         setattr(head, name, value)
