@@ -24,7 +24,10 @@ def run(config: FinetuneConfig) -> ProbeResult:
     """Run the fine-tuning that ``config`` describes, or go on with it."""
     from dermlab.adapt.finetune.run import run_finetune
     from dermlab.data.dataset import Dataset
+    from dermlab.report.model_card import describe_run
 
     dataset = Dataset.open(config.data)
     refuse_divided_groups(dataset, split=config.split, target=config.target, seed=config.seed, waive=config.waive)
-    return ProbeResult(run_finetune(dataset, config, config.out, record=config))
+    done = run_finetune(dataset, config, config.out, record=config)
+    describe_run(done.path, n_boot=config.n_boot, seed=config.seed)
+    return ProbeResult(done)

@@ -49,7 +49,7 @@ class ProbeResult:
                 lines.append(
                     f"  {title:<26}{words.score(metrics[name]['value'], kind)} ({words.span(metrics[name], kind)})"
                 )
-        return [*lines, f"run: {self.probe.path}"]
+        return [*lines, f"run: {self.probe.path}", f"model card: {self.probe.path / 'MODEL_CARD.md'}"]
 
     def to_json(self) -> Any:
         """Return the run's path, val score, warnings and metrics."""
@@ -70,6 +70,7 @@ def run(config: ProbeConfig) -> ProbeResult:
     from dermlab.core.device import resolve
     from dermlab.core.progress import note
     from dermlab.data.dataset import Dataset
+    from dermlab.report.model_card import describe_run
 
     check_encoder(config)
     dataset = Dataset.open(config.data)
@@ -77,9 +78,9 @@ def run(config: ProbeConfig) -> ProbeResult:
     runtime = resolve(config.device, config.precision) if config.encoder else None
     if runtime is not None:
         note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
-    return ProbeResult(
-        run_probe(dataset, config, config.out, runtime=runtime, batch_size=config.batch_size, record=config)
-    )
+    done = run_probe(dataset, config, config.out, runtime=runtime, batch_size=config.batch_size, record=config)
+    describe_run(done.path, n_boot=config.n_boot, seed=config.seed)
+    return ProbeResult(done)
 
 
 def refuse_divided_groups(

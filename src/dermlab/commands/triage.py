@@ -87,49 +87,40 @@ class TriageResult:
 def run(config: TriageConfig) -> TriageResult:
     """Judge the cards behind every name."""
     from dermlab.core.errors import InputError
-    from dermlab.licensing import cards, find_cards, triage
+    from dermlab.licensing import cards, contaminated, find_cards, triage
 
     asked: list[str] = []
     own: dict[str, LicenceCard] = {}
     seen: dict[str, str] = {}
+    silent: dict[str, str] = {}
     for name in config.names:
         if name not in cards() and Path(name).expanduser().exists():
             try:
                 found, brought = find_cards(Path(name).expanduser())
-            except InputError:  # it says nothing, so nothing is known of it
+            except InputError as error:  # it says nothing, so nothing is known of it
                 found, brought = [name], {}
+                silent[name] = str(error)
             asked += found
             own |= brought
-            seen |= _contaminated(found, brought)
+            seen |= contaminated(found, brought)
+        elif name.startswith((".", "/", "~")):
+            raise InputError(f"{name}: no such file or folder")
         else:
             asked.append(_long_name(name))
     ids = asked or (cards() if config.all else CANDIDATES)
     verdicts = triage(dict.fromkeys(ids), config.use, strict=config.strict, extra=own)
     if config.all and not config.names:
         verdicts = sorted(verdicts, key=lambda verdict: (verdict.kind != "model", verdict.id))
-    marked = (
-        replace(verdict, cautions=(*verdict.cautions, seen[verdict.id])) if verdict.id in seen else verdict
-        for verdict in verdicts
-    )
-    return TriageResult(config.use, bool(config.names), tuple(marked))
+    return TriageResult(config.use, bool(config.names), tuple(_told(verdict, seen, silent) for verdict in verdicts))
 
 
-def _contaminated(ids: Iterable[str], own: Mapping[str, LicenceCard]) -> dict[str, str]:
-    """Return, by model, that it knows a data set which stands in the same artefact."""
-    from dermlab.licensing import cards, contamination
-
-    known = {**cards(), **own}
-    models = [name for name in ids if name in known and known[name].kind == "model"]
-    data = [name for name in ids if name in known and known[name].kind == "dataset"]
-    found = {}
-    for model in models:
-        for name in data:
-            told = contamination([model], name, own)
-            if told is not None:
-                found[known[model].id] = (
-                    f"contaminated: it {told}; what is measured on that says nothing of new patients"
-                )
-    return found
+def _told(verdict: Verdict, seen: Mapping[str, str], silent: Mapping[str, str]) -> Verdict:
+    """Return a verdict with what its artefact adds: that a model knows the data, or that nothing was recorded."""
+    if verdict.id in silent:
+        return replace(verdict, reasons=(replace(verdict.reasons[0], text=silent[verdict.id]),))
+    if verdict.id in seen:
+        return replace(verdict, cautions=(*verdict.cautions, seen[verdict.id]))
+    return verdict
 
 
 def _table(verdicts: Iterable[Verdict]) -> list[str]:

@@ -7,7 +7,7 @@ blocked or unknown, with the chain of reasons. Engineering triage, not legal adv
 from __future__ import annotations
 
 from dermlab.licensing.card import LicenceCard, card, card_for, cards, read_card, write_card
-from dermlab.licensing.lineage import contamination, find_cards
+from dermlab.licensing.lineage import attributions, contaminated, contamination, find_cards
 from dermlab.licensing.triage import USES, VERDICTS, Reason, Verdict, triage
 
 __all__ = [
@@ -16,9 +16,11 @@ __all__ = [
     "LicenceCard",
     "Reason",
     "Verdict",
+    "attributions",
     "card",
     "card_for",
     "cards",
+    "contaminated",
     "contamination",
     "find_cards",
     "read_card",

@@ -14,10 +14,13 @@ from dermlab.licensing.card import NONE_STATED, QUOTE_WORDS, LicenceCard, cards,
 
 # Keys under which dermlab's artefacts keep card ids, and what the data set's own card said.
 CARD_KEY, LINEAGE_KEYS, DATA_KEY = "licence_card", ("lineage", "cards"), "data_card"
-RUN_FILES = ("*.parquet.json", "encoder/card.yaml", "runs/*/*.parquet.json")
+RUN_FILES = (
+    *("*.parquet.json", "*.csv.json", "encoder/card.yaml", "runs/*/*.parquet.json", "provenance.json"),
+    *("robustness.json", "unseen.json", "label_efficiency.json"),
+)
 # What stands in a run or bake-off folder without saying itself what it was made from: its folder does.
 PAGES = (".html", ".md", ".csv", ".svg", ".png")
-RECORDS = ("bakeoff.json", "comparison.json", "metrics.json", "config.yaml")
+RECORDS = ("bakeoff.json", "comparison.json", "metrics.json", "config.yaml", "inputs.json", "done.json")
 
 
 def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
@@ -49,6 +52,31 @@ def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
             f"{path}: says of no licence card what it was made from (no card.yaml, no lineage in a sidecar)"
         )
     return list(dict.fromkeys(ids)), own
+
+
+def contaminated(ids: Iterable[str], extra: Mapping[str, LicenceCard] | None = None) -> dict[str, str]:
+    """Return, by id of its card, what each model knows of a data set that stands in the same artefact.
+
+    Args:
+        ids: all cards behind an artefact, as :func:`find_cards` returns them.
+        extra: further cards by the name they go by.
+    """
+    known = {**cards(), **(extra or {})}
+    present = [known[name] for name in ids if name in known]
+    found: dict[str, str] = {}
+    for model in (card for card in present if card.kind == "model"):
+        for data in (card for card in present if card.kind == "dataset"):
+            told = contamination([model.id], data.id, extra)
+            if told is not None:
+                found[model.id] = f"contaminated: it {told}; what is measured on that says nothing of new patients"
+    return found
+
+
+def attributions(ids: Iterable[str], extra: Mapping[str, LicenceCard] | None = None) -> list[tuple[str, str]]:
+    """Return whom to name: (what is theirs, how to name them), for some cards and all that stands behind them."""
+    known = {**cards(), **(extra or {})}
+    named = (known[name] for name in _ancestors(ids, known) if name in known)
+    return [(card.name, card.attribution) for card in named if card.attribution]
 
 
 def contamination(ids: Iterable[str], data: str, extra: Mapping[str, LicenceCard] | None = None) -> str | None:

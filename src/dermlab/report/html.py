@@ -21,7 +21,7 @@ from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.files import inside, read_json, write_text
 from dermlab.report import checklist, parts
-from dermlab.report.model_card import model_card
+from dermlab.report.model_card import CARD_FILE, Lineage, model_card
 from dermlab.report.photos import thumbnails
 from dermlab.report.view import Json, photo_ids, view
 
@@ -54,10 +54,10 @@ def write_report(folder: str | Path, *, photos: bool = True) -> Path:
     pictures = thumbnails(record["data"]["folder"], photo_ids(record)) if photos else {}
     further = read_further(folder, record)
     write_text(folder / "checklist.md", checklist.as_markdown(checklist.fill(record, further), record["title"]))
-    card = model_card(record, further)
     run = next((item["run"] for item in record["candidates"] if item["winner"]), None)
+    card = model_card(record, further, Lineage.of(inside(folder, run)) if run else None)
     if card is not None and run:
-        write_text(inside(folder, run) / "MODEL_CARD.md", card)
+        write_text(inside(folder, run) / CARD_FILE, card)
     return write_text(folder / "report.html", render(record, pictures, further))
 
 
