@@ -163,6 +163,8 @@ def _title(record: Json, parts: Mapping[str, Json]) -> str:
 def _made_of(item: Json) -> str:
     if item.get("weights"):
         return "a weighted mean of " + ", ".join(name for _, name in weighed(item["weights"]))
+    if item.get("finetuned"):
+        return f"the network of {item['encoder']}, {item['head']}"
     if item["encoder"]:
         return f"the frozen encoder {item['encoder']} with a {item['head']} head"
     return f"the {item['head']} model, which looks at no photo"
@@ -246,7 +248,7 @@ def _predictors(record: Json, parts: Mapping[str, Json]) -> Answer:
     winner = _winner(record)
     if not winner:
         return ""
-    asks = winner["head"] in ("fusion", "questionnaire") or any(
+    asks = winner["head"] in ("fusion", "finetuned fusion", "questionnaire") or any(
         "fusion" in name or "questionnaire" in name for name in winner["weights"]
     )
     columns = winner.get("questionnaire")

@@ -161,7 +161,7 @@ def model_card(record: Json, further: Mapping[str, Json], lineage: Lineage | Non
         fingerprint=data["fingerprint"],
         metrics=winner["metrics"],
         head=winner["head"] or "ensemble",
-        datasets=[data["licence_card"] or data["name"]],
+        datasets=[data.get("licence_card") or data["name"]],
     )
     return _page(front, f"{winner['name']}: {record['asked']['target']}", sections)
 
@@ -230,6 +230,8 @@ def _what_it_is(record: Json, winner: Json) -> list[str]:
     if winner["weights"]:
         members = ", ".join(f"{weight} {escaped(name)}" for weight, name in weighed(winner["weights"]))
         made = f"the weighted mean of the probabilities of {members}"
+    elif winner.get("finetuned"):
+        made = f"the network of {escaped(winner['encoder'])}, {escaped(winner['head'])}"
     elif winner["encoder"]:
         made = f"a {escaped(winner['head'])} head on the frozen encoder {escaped(winner['encoder'])}"
     else:
@@ -248,8 +250,8 @@ def _warned(told: Iterable[str]) -> list[str]:
 
 
 def anonymous(warning: str) -> str:
-    """Return a warning without the file that it gives as an example: its name may be a person's."""
-    return re.sub(r" \(the first: .*\)", "", warning)
+    """Return a warning without the photos that it gives as an example: their names may be a person's."""
+    return re.sub(r" \((?:the first:|for one,) [^)]*(?:\)[^()]*)*\)", "", warning)
 
 
 def _use(use: str | None, classes: Sequence[str], group_by: str | None, data: str) -> list[str]:
