@@ -32,6 +32,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("embed",): "embed",
     ("probe",): "probe",
     ("zeroshot",): "zeroshot",
+    ("concepts",): "concepts",
+    ("retrieval",): "retrieval",
     ("finetune",): "finetune",
     ("predict",): "predict",
     ("evaluate",): "evaluate",

@@ -111,7 +111,7 @@ def beit(state: dict[str, torch.Tensor]) -> torch.nn.Module:
 
 @pytest.fixture
 def tiny_panderm(monkeypatch):
-    for name in ("panderm_base", "panderm_large"):
+    for name in ("panderm_base", "panderm_large", "dermlip_panderm_tower"):
         spec = published.PUBLISHED[name]
         monkeypatch.setitem(published.PUBLISHED, name, replace(spec, arguments=dict(spec.arguments) | TINY))
 
@@ -336,7 +336,7 @@ def test_biomedclips_tower_is_timms(weights_folder):
     assert encoder.licence_card == "biomedclip"
 
 
-def test_dermlips_panderm_tower_is_panderms(weights_folder, tiny_panderm):
+def test_dermlips_panderm_tower_norms_its_patches_and_their_mean(weights_folder, tiny_panderm):
     state = cae()
     folder = weights_folder / "redlessone--DermLIP_PanDerm-base-w-PubMed-256"
     folder.mkdir()
@@ -347,8 +347,14 @@ def test_dermlips_panderm_tower_is_panderms(weights_folder, tiny_panderm):
     whole |= {"text.proj.weight": torch.zeros(2, 2), "logit_scale": torch.tensor(1.0)}
     save_file(whole, folder / "open_clip_model.safetensors")
     encoder, preprocess = create_encoder("dermlip_panderm")
-    torch.testing.assert_close(encoder(images()), beit(state)(images()), atol=1e-5, rtol=0)
+    twin = beit(state)
+    tokens = twin.forward_features(images())  # normed by the twin's own last norm
+    expected = twin.norm(tokens[:, 1:].mean(1))
+    torch.testing.assert_close(encoder(images()), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(encoder.tokens(images()), tokens[:, 1:], atol=1e-5, rtol=0)
     assert preprocess.mean[0] == pytest.approx(0.48145466)
+    save_encoder(encoder, weights_folder / "saved")
+    assert torch.equal(create_encoder(str(weights_folder / "saved"))[0](images()), encoder(images()))
 
 
 def test_an_open_clip_tower_that_timm_has_not_is_refused(weights_folder):

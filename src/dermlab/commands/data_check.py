@@ -16,6 +16,7 @@ from dermlab.core.files import write_json, write_text
 
 if TYPE_CHECKING:
     from dermlab.audit import Finding
+    from dermlab.data.dataset import Dataset
 
 _WIDTH = 100
 
@@ -33,6 +34,9 @@ class DataCheckConfig(Config):
     )
     encoder: str | None = Field(
         default=None, description="look for copies, odd photos and wrong labels with this encoder's features too"
+    )
+    join: tuple[Path, ...] = Field(
+        default=(), description="tables of further columns by image_id (concepts.parquet): do they betray the label?"
     )
     pretraining: tuple[Path, ...] = Field(
         default=(), description="which of the folders an encoder is pretrained on: is the other's test part in it?"
@@ -109,7 +113,7 @@ def run(config: DataCheckConfig) -> DataCheckResult:
         if folder.expanduser().resolve() not in resolved:
             raise InputError(f"pretraining: {folder} is not among the folders that are checked")
     findings = audit(
-        [Dataset.open(folder) for folder in config.folders],
+        _joined([Dataset.open(folder) for folder in config.folders], config.join),
         split=config.split,
         target=config.target,
         encoder=config.encoder,
@@ -124,6 +128,29 @@ def run(config: DataCheckConfig) -> DataCheckResult:
 
     page = write_check(config.out, photos=config.photos)
     return DataCheckResult(config.folders, tuple(findings), config.waive, (*written, page))
+
+
+def _joined(datasets: list[Dataset], tables: tuple[Path, ...]) -> list[Dataset]:
+    """Return the data sets with further columns of their photos, which no model gets unless a card lists them."""
+    import pandas as pd
+
+    from dermlab.data.dataset import Dataset
+    from dermlab.evaluate.predictions import read_table
+
+    for path in tables:
+        table = read_table(path)
+        if "image_id" not in table or table["image_id"].duplicated().any():
+            raise InputError(f"{path}: needs a column image_id that names each photo once")
+        table = table.assign(image_id=table["image_id"].astype(str))
+        if not any(table["image_id"].isin(dataset.image_ids).any() for dataset in datasets):
+            raise InputError(f"{path}: no image of it is in {', '.join(str(one.folder) for one in datasets)}")
+        joined = []
+        for dataset in datasets:
+            new = [column for column in table if column == "image_id" or column not in dataset.manifest]
+            manifest = pd.merge(dataset.manifest, table[new], on="image_id", how="left")
+            joined.append(Dataset(dataset.folder, dataset.card, manifest))
+        datasets = joined
+    return datasets
 
 
 def _write(result: DataCheckResult, out: Path) -> tuple[Path, ...]:

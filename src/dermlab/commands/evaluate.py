@@ -41,6 +41,9 @@ class EvaluateConfig(Columns, Assessment):
     data: Path | None = Field(
         None, description="data set folder: its columns for subgroups, its hierarchy and costs; default: --truth's"
     )
+    join: tuple[Path, ...] = Field(
+        (), description="tables of further columns by image_id, for subgroups: concept scores, a clinic's spreadsheet"
+    )
     label_map: Path | None = Field(
         None, description="YAML file: class of the model -> class scored, to test it on data of other classes"
     )
@@ -132,6 +135,11 @@ def run(config: EvaluateConfig) -> EvaluateResult:
 
             bands = estimated_bands(dataset)
             predictions = predictions if bands is None else with_columns(predictions, bands)
+    for table in config.join:
+        from dermlab.evaluate.levels import with_columns
+        from dermlab.evaluate.predictions import read_table
+
+        predictions = with_columns(predictions, read_table(table))
     if config.calibrate != "none":
         predictions = calibrate(predictions, method=config.calibrate, seed=config.seed)
     how: dict[str, Any] = {"split": config.split, "n_boot": config.n_boot, "seed": config.seed}

@@ -8,29 +8,33 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from dermlab.core import words
 from dermlab.core.config import Config
+from dermlab.core.device import Precision
 
 
-class ZeroshotConfig(Config):
-    """Options of ``dermlab zeroshot``."""
+class Photos(Config):
+    """Which photos, read by which model of two towers, and how."""
 
     positional: ClassVar[tuple[str, ...]] = ("folder",)
 
     folder: Path = Field(description="data set folder")
-    encoder: str = Field(description="a CLIP or SigLIP with its text tower: medsiglip, monet, hf:OWNER/NAME, a folder")
-    prompts: Path = Field(description="YAML file: templates, classes and, if wanted, concepts and reference")
+    encoder: str = Field(
+        description="model with a text tower: medsiglip, monet, biomedclip, dermlip_vit_b16, hf:OWNER/NAME, a folder"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    precision: Precision = Field("auto", description="arithmetic; auto goes by the device")
+    batch_size: int | None = Field(None, ge=1, description="photos at a time; default 32 on a CPU, 128 on a GPU")
+
+
+class ZeroshotConfig(Photos):
+    """Options of ``dermlab zeroshot``."""
+
+    prompts: str | None = Field(
+        None, description="YAML file of words for the classes, or the name of a set; default: the set of these classes"
+    )
     out: Path = Field(description="predictions table to write (.parquet or .csv)")
-    target: str | None = Field(None, description="target column; default the data set's first")
-    batch_size: int = Field(32, ge=1, description="photos at a time")
-
-
-class Prompts(Config):
-    """The prompts file."""
-
-    templates: tuple[str, ...] = Field(("a photo of {}",), description="sentences with {} where the word goes")
-    classes: dict[str, tuple[str, ...]] = Field(min_length=2, description="class of the data set → words for it")
-    concepts: dict[str, tuple[str, ...]] = Field({}, description="concept → words; a column concept:NAME each")
-    reference: tuple[str, ...] = Field(("skin",), description="words that say nothing, against which concepts count")
+    target: str | None = Field(None, description="target column; default the card's default one")
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,21 @@ class ZeroshotResult:
     """The table that was written."""
 
     out: Path
+    prompts: str
     n_images: int
     n_left_out: int
     classes: tuple[str, ...]
-    concepts: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     def lines(self) -> list[str]:
         """Return what a person reads."""
-        lines = [f"{self.out}: {self.n_images:,} photos × {len(self.classes)} classes, from sentences alone"]
-        if self.concepts:
-            lines.append(f"concepts as columns: {', '.join(self.concepts)}")
+        lines = [
+            f"{self.out}: {words.plural(self.n_images, 'photo')} × {len(self.classes)} classes, from sentences alone "
+            f"(prompts {self.prompts})"
+        ]
         if self.n_left_out:
-            lines.append(f"{self.n_left_out:,} photos hold no image and are left out")
+            lines.append(f"{words.plural(self.n_left_out, 'photo')} without an image left out")
+        lines += [f"warning: {text}" for text in self.warnings]
         return [*lines, f"next: dermlab evaluate {self.out} --out DIR"]
 
     def to_json(self) -> dict[str, Any]:
@@ -58,89 +65,106 @@ class ZeroshotResult:
 
 
 def run(config: ZeroshotConfig) -> ZeroshotResult:
-    """Embed the sentences once, the photos in batches, and write the table."""
+    """Embed the sentences once, take the photos' vectors from the feature store, and write the table."""
     import numpy as np
     import pandas as pd
 
-    from dermlab.core.config import read_yaml, validate
+    from dermlab.adapt.probe import subgroup_columns
     from dermlab.core.errors import InputError
     from dermlab.data.dataset import Dataset
-    from dermlab.evaluate.predictions import PROBABILITY, write_predictions
-    from dermlab.models.two_tower import class_probabilities, concept_scores, open_two_tower, prompt_vectors
+    from dermlab.evaluate.predictions import PROBABILITY, TRUTH, write_predictions
+    from dermlab.models.prompt_sets import find_prompts
+    from dermlab.models.two_tower import class_probabilities, label_probabilities, open_two_tower, prompt_vectors
 
-    prompts = validate(Prompts, read_yaml(config.prompts), source=str(config.prompts))
     dataset = Dataset.open(config.folder)
-    known = {target.column: target for target in dataset.card.targets}
-    target = config.target or next(iter(known), None)
-    if target not in known:
-        raise InputError(f"{config.folder}: has no target {target!r}; it has {', '.join(known) or 'none'}")
-    labels = dataset.labels(target)
-    unknown = sorted({str(one) for one in pd.Series(labels).dropna()} - set(prompts.classes))
-    if unknown:
-        raise InputError(f"{config.prompts}: classes: has no words for {', '.join(unknown)}")
+    if not dataset.card.targets:
+        raise InputError(f"{config.folder}: its card names no target, so there are no classes to tell apart")
+    target = dataset.card.target(config.target)
+    name, prompts = find_prompts(config.prompts, target.classes, data_set=dataset.card.name)
     model = open_two_tower(config.encoder)
-    vectors = prompt_vectors(model, prompts.classes, prompts.templates)
-    images, valid = _embed(model, dataset, config.batch_size)
+    vectors = prompt_vectors(model, prompts.words_for(target.classes), prompts.templates)
+    images, valid, encoder = embed_photos(config, dataset, model)
+    labels = dataset.labels(target.column)
     frame = pd.DataFrame(
         {
             "image_id": dataset.image_ids,
             "unit": dataset.units(),
             "group": dataset.groups(),
-            "target": target,
+            "target": target.column,
             "split": "test",
             "fold": 0,
             "repeat": 0,
             "seed": 0,
-            "label": pd.Series(labels, dtype="string"),
         }
     )
-    probabilities = class_probabilities(model, images, vectors)
-    for code, name in enumerate(prompts.classes):
-        frame[PROBABILITY + name] = probabilities[:, code]
-    if prompts.concepts:
-        concepts = prompt_vectors(model, prompts.concepts, prompts.templates)
-        reference = prompt_vectors(model, {"reference": prompts.reference}, prompts.templates)[0]
-        scores = concept_scores(model, images, concepts, reference)
-        for code, name in enumerate(prompts.concepts):
-            frame[f"concept:{name}"] = scores[:, code]
-    frame = frame[valid]
-    if frame.empty:
-        raise InputError(f"{config.folder}: no photo can be read")
+    several = target.kind == "multilabel"
+    if several:
+        frame[[TRUTH + one for one in target.classes]] = labels
+    else:
+        frame["label"] = pd.Series(labels, dtype="string")
+    probabilities = (label_probabilities if several else class_probabilities)(model, images, vectors)
+    frame[[PROBABILITY + one for one in target.classes]] = probabilities
+    described = dataset.manifest[[one for one in subgroup_columns(dataset) if one not in frame]]
+    frame = pd.concat([frame, described], axis=1)
+    told = contaminations(encoder, dataset)
     meta = {
         "run_id": "zeroshot",
-        "model": f"{config.encoder} zero-shot",
-        "target": target,
-        "kind": known[target].kind,
-        "classes": list(prompts.classes),
+        "model": f"{config.encoder} zero-shot ({name})",
+        "target": target.column,
+        "kind": target.kind,
+        "classes": list(target.classes),
         "unit": dataset.card.unit,
         "group_by": dataset.group_column(),
         "pooling": dataset.card.pooling,
         "calibration": None,
-        "lineage": {"encoder": config.encoder, "predicted": dataset.card.name},
-        "warnings": ["probabilities are a softmax over the prompts and not calibrated"],
+        "lineage": lineage(encoder, dataset),
+        "prompts": prompts.model_dump(mode="json"),
+        "warnings": ["probabilities come from similarities to sentences and are not calibrated", *told],
     }
-    write_predictions(config.out, frame, meta)
-    n_left_out = int(np.sum(~valid))
-    return ZeroshotResult(config.out, len(frame), n_left_out, tuple(prompts.classes), tuple(prompts.concepts))
+    write_predictions(config.out, frame[valid], meta)
+    return ZeroshotResult(config.out, name, int(valid.sum()), int(np.sum(~valid)), tuple(target.classes), tuple(told))
 
 
-def _embed(model: Any, dataset: Any, batch_size: int) -> tuple[Any, Any]:
-    """Return the photos' unit vectors (N, D) and which rows hold an image."""
-    import numpy as np
-    import torch
+def embed_photos(config: Photos, dataset: Any, model: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the photos' unit vectors (N, D), which rows hold an image (N,), and what embedded them.
 
-    from dermlab.core.progress import progress
-    from dermlab.data.loader import Normalise
-    from dermlab.data.pixel_cache import open_pixels
+    The encoder's own vectors come from the feature store, so a second set of sentences costs no second pass.
 
-    pixels = open_pixels(dataset.paths, model.preprocess.recipe())
-    normalise = Normalise(model.preprocess.mean, model.preprocess.std)
-    parts = []
-    with progress(f"embed {model.name}", len(pixels)) as advance:
-        for start in range(0, len(pixels), batch_size):
-            batch = pixels.batch(np.arange(start, min(start + batch_size, len(pixels))))
-            parts.append(model.images(normalise(torch.from_numpy(batch))))
-            advance(len(batch))
-    pixels.flush()
-    valid = np.array([i not in pixels.failures for i in range(len(pixels))], bool)
-    return np.concatenate(parts), valid
+    Raises:
+        InputError: no photo can be read.
+    """
+    from dermlab.core.device import resolve
+    from dermlab.core.errors import InputError
+    from dermlab.features import embed
+
+    features = embed(
+        dataset,
+        config.encoder,
+        runtime=resolve(config.device, config.precision),
+        batch_size=config.batch_size,
+    )
+    if not features.valid.any():
+        raise InputError(f"{config.folder}: no photo can be read")
+    return model.images(features.values), features.valid, features.encoder
+
+
+def lineage(encoder: dict[str, Any], dataset: Any) -> dict[str, Any]:
+    """Return where a table comes from that a model of two towers made of a data set without training."""
+    from dermlab.adapt.probe import encoder_cards
+
+    return {
+        "encoder": encoder["name"],
+        "encoder_fingerprint": encoder["fingerprint"],
+        "cards": encoder_cards(encoder),
+        "predicted": dataset.card.name,
+        "predicted_card": dataset.card.licence_card,
+    }
+
+
+def contaminations(encoder: dict[str, Any], dataset: Any) -> list[str]:
+    """Return the warning that a model knows this very data set; none where no licence card says so."""
+    from dermlab.licensing import contamination
+
+    card, data = encoder.get("licence_card"), dataset.card.licence_card
+    found = contamination([card, *encoder.get("lineage", ())], data) if card is not None and data is not None else None
+    return [] if found is None else [f"contaminated: {encoder['name']} {found}"]

@@ -42,6 +42,13 @@ def from_cae(state: State) -> State:
     return renamed
 
 
+def from_cae_twice_normed(state: State) -> State:
+    """Rename the tensors of CAE's network for fine-tuning, which norms twice with one layer: the layer becomes two."""
+    renamed = from_cae(state)
+    copies = {f"fc_{key}": renamed[key].clone() for key in ("norm.weight", "norm.bias") if key in renamed}
+    return renamed | copies
+
+
 def _sines(dim: int, side: int = 14) -> torch.Tensor:
     from timm.layers import build_sincos2d_pos_embed
 
@@ -58,18 +65,19 @@ def from_swav(state: State) -> State:
 
 
 def from_dino(state: State) -> State:
-    """Leave a DINO or iBOT checkpoint's projection head out; its transformer has timm's names."""
-    state = {key.removeprefix("backbone."): value for key, value in state.items()}
-    return {key: value for key, value in state.items() if not key.startswith(("head.", "masked_embed"))}
+    """Leave a DINO or iBOT checkpoint's projection head out; its transformer has timm's or transformers' names."""
+    state = {key.removeprefix("backbone.").removeprefix("model."): value for key, value in state.items()}
+    state = {key: value for key, value in state.items() if not key.startswith(("head.", "masked_embed"))}
+    return from_transformers(state) if is_from_transformers(state) else state
 
 
 def from_transformers(state: State) -> State:
-    """Rename a transformers CLIP, SigLIP or DINOv2 vision tower's tensors to those of timm's VisionTransformer.
+    """Rename a transformers ViT, CLIP, SigLIP or DINOv2 vision tower's tensors to those of timm's VisionTransformer.
 
     Args:
         state: of the vision tower alone, or of both towers.
     """
-    state = {key.removeprefix("vision_model."): value for key, value in state.items()}
+    state = _without_prefix(state)
     state = {key: value for key, value in state.items() if not key.startswith(("text_", "visual_", "logit_"))}
     kind = _kind(state)
     return _CONVERTERS[kind](state) if kind is not None else state
@@ -77,7 +85,11 @@ def from_transformers(state: State) -> State:
 
 def is_from_transformers(state: State) -> bool:
     """Tell whether a state is a vision tower's under transformers' names."""
-    return _kind({key.removeprefix("vision_model."): value for key, value in state.items()}) is not None
+    return _kind(_without_prefix(state)) is not None
+
+
+def _without_prefix(state: State) -> State:
+    return {key.removeprefix("vision_model.").removeprefix("vit."): value for key, value in state.items()}
 
 
 def _kind(state: State) -> str | None:
@@ -87,10 +99,12 @@ def _kind(state: State) -> str | None:
         return "siglip"
     if "embeddings.cls_token" in state and "encoder.layer.0.layer_scale1.lambda1" in state:
         return "dinov2"
+    if "embeddings.cls_token" in state and "encoder.layer.0.layernorm_before.weight" in state:
+        return "vit"
     return None
 
 
-def _block(state: State, theirs: str, ours: str, names: dict[str, str], qkv: tuple[str, str, str]) -> State:
+def _block(state: State, theirs: str, ours: str, names: dict[str, str], qkv: tuple[str, ...]) -> State:
     """Return one block's tensors: those of ``names``, and queries, keys and values as one matrix."""
     renamed: State = {}
     for leaf in ("weight", "bias"):
@@ -104,24 +118,55 @@ def _depth(state: State, prefix: str) -> int:
     return 1 + max(int(key.removeprefix(prefix).split(".")[0]) for key in state if key.startswith(prefix))
 
 
+_CLIP_OUTER = (("pre_layrnorm", "norm_pre"), ("post_layernorm", "norm"))  # the typing error is transformers'
+_CLIP_QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
+_CLIP_BLOCK = {
+    "layer_norm1": "norm1",
+    "layer_norm2": "norm2",
+    "mlp.fc1": "mlp.fc1",
+    "mlp.fc2": "mlp.fc2",
+    "self_attn.out_proj": "attn.proj",
+}
+
+
 def _from_clip(state: State) -> State:
     renamed = {
         "cls_token": state["embeddings.class_embedding"][None, None],
         "pos_embed": state["embeddings.position_embedding.weight"][None],
         "patch_embed.proj.weight": state["embeddings.patch_embedding.weight"],
     }
-    for theirs, ours in (("pre_layrnorm", "norm_pre"), ("post_layernorm", "norm")):
+    for theirs, ours in _CLIP_OUTER:
         renamed |= {f"{ours}.{leaf}": state[f"{theirs}.{leaf}"] for leaf in ("weight", "bias")}
     return renamed | _clip_blocks(state)
 
 
 def _clip_blocks(state: State) -> State:
-    names = {"layer_norm1": "norm1", "layer_norm2": "norm2", "mlp.fc1": "mlp.fc1", "mlp.fc2": "mlp.fc2"}
-    names["self_attn.out_proj"] = "attn.proj"
-    qkv = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
     renamed: State = {}
     for i in range(_depth(state, "encoder.layers.")):
-        renamed |= _block(state, f"encoder.layers.{i}", f"blocks.{i}", names, qkv)
+        renamed |= _block(state, f"encoder.layers.{i}", f"blocks.{i}", _CLIP_BLOCK, _CLIP_QKV)
+    return renamed
+
+
+def to_clip(state: State) -> State:
+    """Rename the tensors of timm's CLIP vision tower to those of transformers' CLIPVisionModel: the way back.
+
+    Args:
+        state: of timm's ``vit_*_clip_*``; its projection (``head``), which CLIPVisionModel has not, is left out.
+    """
+    renamed = {
+        "embeddings.class_embedding": state["cls_token"].flatten(),
+        "embeddings.position_embedding.weight": state["pos_embed"][0],
+        "embeddings.patch_embedding.weight": state["patch_embed.proj.weight"],
+    }
+    for theirs, ours in _CLIP_OUTER:
+        renamed |= {f"{theirs}.{leaf}": state[f"{ours}.{leaf}"] for leaf in ("weight", "bias")}
+    for i in range(_depth(state, "blocks.")):
+        theirs, ours = f"encoder.layers.{i}", f"blocks.{i}"
+        for leaf in ("weight", "bias"):
+            for part, value in zip(_CLIP_QKV, state[f"{ours}.attn.qkv.{leaf}"].chunk(3), strict=True):
+                renamed[f"{theirs}.{part}.{leaf}"] = value.clone()
+            for one, other in _CLIP_BLOCK.items():
+                renamed[f"{theirs}.{one}.{leaf}"] = state[f"{ours}.{other}.{leaf}"]
     return renamed
 
 
@@ -169,10 +214,24 @@ def _from_dinov2(state: State) -> State:
     return renamed
 
 
+def _from_vit(state: State) -> State:
+    renamed = {"cls_token": state["embeddings.cls_token"], "pos_embed": state["embeddings.position_embeddings"]}
+    for leaf in ("weight", "bias"):
+        renamed[f"patch_embed.proj.{leaf}"] = state[f"embeddings.patch_embeddings.projection.{leaf}"]
+        renamed[f"norm.{leaf}"] = state[f"layernorm.{leaf}"]
+    names = {"layernorm_before": "norm1", "layernorm_after": "norm2", "attention.output.dense": "attn.proj"}
+    names |= {"intermediate.dense": "mlp.fc1", "output.dense": "mlp.fc2"}
+    qkv = tuple(f"attention.attention.{part}" for part in ("query", "key", "value"))
+    for i in range(_depth(state, "encoder.layer.")):
+        renamed |= _block(state, f"encoder.layer.{i}", f"blocks.{i}", names, qkv)
+    return renamed
+
+
 _CONVERTERS: dict[str, Callable[[State], State]] = {
     "clip": _from_clip,
     "siglip": _from_siglip,
     "dinov2": _from_dinov2,
+    "vit": _from_vit,
 }
 
 

@@ -236,6 +236,15 @@ def locate_weights(name: str, *, fetch: bool = True) -> Path | None:
     return source.file or source.folder
 
 
+def locate_model(name: str) -> tuple[str, Path | None, Path | None]:
+    """Return whose model a name leads to (``"transformers"``, ``"open_clip"``, …), its folder and its weights file.
+
+    The arguments and errors are those of :func:`locate_weights`.
+    """
+    source = _locate(_parse(name))
+    return source.library, source.folder, source.file
+
+
 def fingerprint(network: nn.Module, library: str, architecture: str, arguments: Mapping[str, Any]) -> str:
     """Return the name of a network's content: its architecture (without the weights' tag), arguments and tensors."""
     kind = architecture.partition(".")[0] if library != "transformers" else architecture
@@ -581,7 +590,10 @@ def _config(encoder: Encoder) -> dict[str, Any]:
     if identity.library != "timm":
         return {"library": identity.library, **config, "architecture": identity.architecture}
     own = dict(getattr(encoder.network, "pretrained_cfg", {}) or {})
-    config["model_args"] = {key: value for key, value in identity.arguments.items() if key != "pretrained_model_args"}
+    own_keys = ("pretrained_model_args", towers.SECOND_NORM)
+    config["model_args"] = {key: value for key, value in identity.arguments.items() if key not in own_keys}
+    if identity.arguments.get(towers.SECOND_NORM):
+        config[towers.SECOND_NORM] = True
     config["pretrained_cfg"] = {
         "custom_load": False,
         "input_size": [3, preprocess.size_px, preprocess.size_px],

@@ -24,6 +24,11 @@ class FullPrecision(nn.Module):
         self.module = module
         self.device_type = device_type
 
+    @property
+    def weight(self) -> Any:
+        """The module's own: transformers' embeddings ask the patch layer for its dtype."""
+        return self.module.weight
+
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the module's output, fp32."""
         with torch.autocast(self.device_type, enabled=False):

@@ -61,6 +61,17 @@ PUBLISHED: dict[str, Published] = {
         "checkpoint:panderm_large",
         _CAE,
     ),
+    # SiyuanYan1/Derm1M, src/open_clip/utils.py: CAE's network for fine-tuning (SiyuanYan1/MAKE has the same file,
+    # src/CAE/models/modeling_finetune.py): the patches are normed, averaged, and normed again by the same layer.
+    "dermlip_panderm_tower": Published(
+        "timm",
+        "vit_base_patch16_224",
+        converters.from_cae_twice_normed,
+        _PANDERM,
+        "https://huggingface.co/redlessone/DermLIP_PanDerm-base-w-PubMed-256",
+        "hf:redlessone/DermLIP_PanDerm-base-w-PubMed-256",
+        _CAE | {"global_pool": "avg", "fc_norm": False, towers.SECOND_NORM: True},
+    ),
     # shenyue-98/SwAVDerm, get_features.py and src/resnet50.py: torchvision's ResNet-50 with the first padding apart.
     "swavderm": Published(
         "torchvision",

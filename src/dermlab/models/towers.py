@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from dermlab.core.errors import InputError, MissingExtraError, first_line
 from dermlab.core.files import read_json
 from dermlab.models.converters import from_transformers as from_transformers_names
-from dermlab.models.converters import is_from_transformers, without_text
+from dermlab.models.converters import is_from_transformers, to_clip, without_text
 from dermlab.models.preprocess import Preprocess, from_open_clip, from_timm, from_torchvision, from_transformers
 from dermlab.models.weights import (
     State,
@@ -25,6 +26,7 @@ from dermlab.models.weights import (
     load_strictly,
     mismatch,
     read_state,
+    tensor_names,
     weights_in_folder,
 )
 
@@ -171,6 +173,9 @@ def torchvision_tokens(network: Any, images: torch.Tensor) -> torch.Tensor:
 
 # ---------------------------------------------------------------- timm
 
+SECOND_NORM = "second_norm"
+"""Argument of ours: norm the mean of the normed patches once more, which no timm model does (DermLIP's PanDerm)."""
+
 
 def build_timm(
     architecture: str,
@@ -203,11 +208,13 @@ def build_timm(
 
     name = f"local-dir:{folder}" if folder is not None else architecture
     arguments: dict[str, Any] = dict(options or {})
+    second_norm = bool(arguments.pop(SECOND_NORM, False))
     if folder is None:
         config = _timm_config(architecture)
         fixed = bool(config is not None and config.fixed_input_size)
     else:
         saved, _, arguments = load_model_config_from_path(folder)
+        second_norm = bool(read_json(folder / "config.json").get(SECOND_NORM))
         fixed = bool(saved.get("fixed_input_size") or arguments.get("dynamic_img_size"))
     if size_px is not None and fixed:
         arguments = {**arguments, "img_size": size_px, "dynamic_img_size": True}
@@ -227,6 +234,9 @@ def build_timm(
             network = create(**arguments)
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise InputError(f"timm:{architecture}: timm cannot build it ({first_line(error)})") from None
+    if second_norm:
+        network.fc_norm = copy.deepcopy(network.norm)
+        arguments[SECOND_NORM] = True
     if state is not None:
         state = _timm_native(network, state)
         classifier = network.pretrained_cfg.get("classifier") or ()
@@ -405,6 +415,8 @@ def load_transformers(model_class: Any, folder: Path, extra: dict[str, Any]) -> 
     if weights is None:
         raise InputError(f"{folder}: has a config.json but no weights (model.safetensors)")
     check_is_weights(weights)
+    if model_class.__name__ == VISION_TOWERS["clip"] and "patch_embed.proj.weight" in tensor_names(weights):
+        return _clip_of_timm(model_class, folder, weights)
     try:
         network, report = model_class.from_pretrained(
             folder,
@@ -422,6 +434,14 @@ def load_transformers(model_class: Any, folder: Path, extra: dict[str, Any]) -> 
     wrong = [f"{key} is {tuple(a)}, not {tuple(b)}" for key, a, b in report["mismatched_keys"]]
     if missing or wrong:
         raise mismatch(str(weights), missing, (), wrong)
+    return network
+
+
+def _clip_of_timm(model_class: Any, folder: Path, weights: Path) -> Any:
+    """Load a CLIP vision tower that stands under transformers' config, but with timm's names of its tensors."""
+    with initialisation(None):
+        network = model_class(model_class.config_class.from_pretrained(folder, local_files_only=True))
+    load_strictly(network, to_clip(read_state(weights)), str(weights))
     return network
 
 
@@ -502,7 +522,7 @@ def build_open_clip(
     state = without_text(read_state(file)) if file is not None else None
     if state is not None and "visual.blocks.0.attn.q_bias" in state:  # DermLIP's PanDerm tower
         bare = {key.removeprefix("visual."): value for key, value in state.items()}
-        tower = published.build("panderm_base", bare, seed=seed, size_px=size_px, source=str(file))
+        tower = published.build("dermlip_panderm_tower", bare, seed=seed, size_px=size_px, source=str(file))
         return replace(tower, preprocess=chosen.changed(size_px=size_px))
     if vision.get("timm_model_name"):
         architecture, pool = str(vision["timm_model_name"]), vision.get("timm_pool")

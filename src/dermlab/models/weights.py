@@ -41,6 +41,11 @@ HUB_FILES = (
     "model*.safetensors*",
     "open_clip_config.json",
     "open_clip_*.safetensors",
+    "tokenizer*",
+    "special_tokens_map.json",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
 )
 HUB_PICKLES = ("pytorch_model*.bin*", "open_clip_pytorch_model.bin")
 CONFIGS = ("config.json", "open_clip_config.json")
@@ -126,21 +131,24 @@ def is_safetensors(path: Path) -> bool:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the text metadata in a safetensors header; empty for other files and where there is none."""
+    return {str(key): str(value) for key, value in _header(path).get("__metadata__", {}).items()}
+
+
+def tensor_names(path: Path) -> set[str]:
+    """Return the names of a safetensors file's tensors, read from its header; empty for other files."""
+    return _header(path).keys() - {"__metadata__"}
+
+
+def _header(path: Path) -> dict[str, Any]:
     if not is_safetensors(path):
         return {}
     try:
         with open(path, "rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
-    except (
-        OSError,
-        ValueError,
-        AttributeError,
-        struct.error,
-        MemoryError,
-        OverflowError,
-    ):  # load_file says what is wrong
+    except (OSError, ValueError, struct.error, MemoryError, OverflowError):  # load_file says what is wrong
         return {}
+    usable = isinstance(header, dict) and isinstance(header.get("__metadata__", {}), dict)
+    return header if usable else {}
 
 
 def _tensors(value: Any, path: Path) -> State:
