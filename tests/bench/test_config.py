@@ -34,7 +34,7 @@ def test_encoders_and_heads_are_crossed_and_candidates_follow() -> None:
     [
         ({"candidates": [{"encoder": "resnet50", "head": {"kind": "forest"}}]}, "candidates.0.head.kind", "'forest'"),
         ({"candidates": [{"encoder": "resnet50", "head": "forest"}]}, "candidates.0.head.kind", "'forest'"),
-        ({"candidates": [{"encoder": "resnet50"}]}, "candidates.0.head", "is required"),
+        ({"candidates": [{"encoder": "resnet50"}]}, "candidates.0", "head is required"),
         ({"candidates": [{"head": "linear"}]}, "candidates.0", "encoder is required"),
         ({"candidates": [{"encoder": "resnet50", "head": "majority"}]}, "candidates.0", "looks at no photo"),
         ({"encoders": ["a"], "heads": ["linear", "questionnaire"]}, "heads.1", "floors"),

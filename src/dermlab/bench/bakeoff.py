@@ -18,11 +18,14 @@ from dermlab.bench.baseline import Baseline, read_baseline
 from dermlab.bench.candidates import Setting, plan, run_candidates
 from dermlab.bench.config import BakeoffConfig
 from dermlab.bench.decision import Decision, Rival, Scope, decide
+from dermlab.bench.decomposition import decompose_outcomes
 from dermlab.bench.ensemble import run_ensemble
 from dermlab.bench.leak import find_leak, measure_leak, reads_questionnaire
 from dermlab.bench.outcome import Outcome, choose_winner, order
 from dermlab.bench.record import make_record, told, write_leaderboard
+from dermlab.bench.screening import screen
 from dermlab.bench.terms import data_terms
+from dermlab.bench.training import compare_seeds, read_trainings
 from dermlab.core.config import write_yaml
 from dermlab.core.device import resolve
 from dermlab.core.errors import DermlabError, InputError
@@ -98,7 +101,8 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     note(f"device: {runtime.device} in {runtime.precision} ({runtime.reason})")
     terms = data_terms(dataset.folder, config.use)
     setting = Setting(config, out, dataset, target.column, split, terms, runtime)
-    outcomes = run_candidates(setting, plan(config, dataset))
+    plans, screening = screen(setting, plan(config, dataset))
+    outcomes = run_candidates(setting, plans)
     if config.ensemble:
         outcomes += run_ensemble(setting, outcomes)
     winner = choose_winner(outcomes)
@@ -125,9 +129,10 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     write_leaderboard(out / "leaderboard.csv", outcomes)
     record = make_record(setting, outcomes, comparison, decision, findings, waivers, baseline, seconds)
     subject = winner or next((item for item in outcomes if item.scored), None)
-    if subject is not None and subject.table is not None:
+    _write_further(setting, outcomes, screening)
+    if subject is not None and subject.own_table is not None:
         note(f"assessing {subject.name}")
-        assess_winner(subject.table, dataset, split, out, config.assessment, n_boot=config.n_boot, seed=config.seed)
+        assess_winner(subject.own_table, dataset, split, out, config.assessment, n_boot=config.n_boot, seed=config.seed)
     try:
         record["leak"] = _leak(setting, winner, findings)
     except DermlabError as error:  # the candidates have their results, whatever becomes of this
@@ -137,6 +142,22 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     if not tables:
         raise DermlabError(f"{out}: no candidate has a result; the first error: {outcomes[0].error}")
     return BakeoffResult(out, tuple(outcomes), decision, config.metric, seconds)
+
+
+def _write_further(setting: Setting, outcomes: Sequence[Outcome], screening: dict[str, Any] | None) -> None:
+    """Write what a bake-off of recipes has beyond the leaderboard: screening, curves, seeds, what each change gave."""
+    found = {
+        "screening": screening,
+        "training": read_trainings(setting, outcomes, screening),
+        "recipes": compare_seeds(setting, outcomes),
+        "decomposition": decompose_outcomes(setting, outcomes),
+    }
+    for name, part in found.items():
+        path = setting.out / f"{name}.json"
+        if part is not None:
+            write_json(path, part)
+        else:
+            path.unlink(missing_ok=True)  # of an earlier run with another config
 
 
 def _take_up(out: Path, config: BakeoffConfig) -> None:
@@ -224,7 +245,7 @@ def _leak(setting: Setting, winner: Outcome | None, findings: Sequence[Finding])
     models = [measure_leak(setting.dataset, setting.target, setting.split, leak, **how)]
     planned = {item.name: item for item in plan(config, setting.dataset)}
     item = planned.get(winner.name) if winner is not None else None
-    if leak.admitted and item is not None and item.encoder is not None and reads_questionnaire(item.head):
+    if leak.admitted and item and item.encoder and item.head and reads_questionnaire(item.head):
         from dermlab.features.extract import embed
 
         features = embed(setting.dataset, item.encoder, runtime=setting.runtime, seed=config.seed)

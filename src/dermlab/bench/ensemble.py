@@ -36,8 +36,14 @@ def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]
     members = [outcome for outcome in outcomes if outcome.kind == "candidate" and outcome.may_win]
     if len(members) < 2:
         return []
-    tables = {member.name: member.table for member in members if member.table is not None}
-    folder, config = setting.out / FOLDER, setting.config
+    config = setting.config
+    # Of several trainings the one that would ship; rows are matched by seed, which is the members' own affair.
+    tables = {
+        member.name: table.with_frame(table.frame.assign(seed=config.seed))
+        for member in members
+        if (table := member.own_table) is not None
+    }
+    folder = setting.out / FOLDER
     record: dict[str, object] = {
         "command": COMMAND,
         "config": {

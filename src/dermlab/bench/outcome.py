@@ -46,6 +46,9 @@ class Outcome:
         rank: 1 + the number of candidates significantly better on test.
         table: its predictions.
         mistakes: the most confident mistakes on test: ``image_id, unit, label, predicted, confidence``.
+        finetuned: whether the whole network was trained.
+        trainings: run folder of each training seed; ``metrics``, ``val_score`` and ``table`` are over all of them.
+        shipped: the table of ``run``, the training that is best on val, where there are several.
     """
 
     name: str
@@ -70,12 +73,20 @@ class Outcome:
     rank: int | None = None
     table: Predictions | None = field(default=None, repr=False)
     mistakes: list[dict[str, Any]] = field(default_factory=list)
+    finetuned: bool = False
+    trainings: dict[int, str] = field(default_factory=dict)
+    shipped: Predictions | None = field(default=None, repr=False)
 
     def under(self, encoder: Terms, data: Terms) -> None:
         """Take on the terms of its encoder and of the data that it is fitted on."""
         self.encoder_verdict, self.data_verdict = encoder.verdict, data.verdict
         self.conditions = list(dict.fromkeys([*encoder.conditions, *data.conditions]))
         self.reasons = list(dict.fromkeys([*encoder.reasons, *data.reasons]))
+
+    @property
+    def own_table(self) -> Predictions | None:
+        """The predictions of the one model in ``run``."""
+        return self.shipped if self.shipped is not None else self.table
 
     @property
     def verdict(self) -> str:

@@ -115,6 +115,8 @@ def _candidate(outcome: Outcome) -> dict[str, Any]:
     return {
         **{name: getattr(outcome, name) for name in kept},
         "rank": outcome.rank,
+        "finetuned": outcome.finetuned,
+        "trainings": {str(seed): run for seed, run in outcome.trainings.items()},
         "weights": outcome.weights,
         "metrics": outcome.metrics,
         "mistakes": outcome.mistakes,
@@ -191,7 +193,8 @@ def told(config: Any) -> dict[str, Any]:
     if "heads" in fields:
         fields["heads"] = [_word(head) for head in fields["heads"]]
     for candidate in fields.get("candidates", []):
-        candidate["head"] = _word(candidate["head"])
+        if "head" in candidate:
+            candidate["head"] = _word(candidate["head"])
     return fields
 
 

@@ -24,12 +24,13 @@ from dermlab.evaluate.compare import (
     FEW_GROUPS,
     NEITHER,
     aligned,
+    bootstrap_p,
     default_metrics,
     group_column,
     holm,
     number,
 )
-from dermlab.evaluate.intervals import resample
+from dermlab.evaluate.intervals import interval, resample
 from dermlab.evaluate.metrics import Evaluation, higher_is_better
 from dermlab.evaluate.predictions import Predictions
 
@@ -173,6 +174,101 @@ def compare_recipes(
     }
 
 
+def contrasts(
+    recipes: Mapping[str, Sequence[Predictions]],
+    wanted: Mapping[str, Mapping[str, float]],
+    *,
+    metric: str,
+    split: str = "test",
+    n_boot: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> dict[str, Any]:
+    """Return weighted sums of recipes' values with intervals: a step from one to the next, an average over orders.
+
+    Args:
+        recipes: for each recipe its tables; each seed in each table is a run. All runs score the same units.
+        wanted: for each sum its name, and the weight of each recipe in it.
+        metric: what is summed.
+        split: the split scored.
+        n_boot: bootstrap replicates over groups; all runs see the same draws.
+        seed: of the bootstrap.
+        level: coverage of the intervals; ``1 - level`` is the level of the verdicts.
+
+    Returns:
+        ``{"n", "n_groups", "unit", "group_by", "recipes": {name: {"value", "low", "high", "n_seeds", …}},
+        "contrasts": {name: {"difference", "low", "high", "p", "p_adjusted", "over", "n_seeds", "verdict"}}}``. ``over``
+        is ``seeds and groups`` where every recipe in the sum has at least three seeds (variance as in
+        :func:`compare_recipes`), else ``groups``: then it is about these trained models (percentile bootstrap).
+        ``p_adjusted`` is Holm's over the sums; ``verdict`` is ``gain``, ``loss`` or ``cannot tell``.
+
+    Raises:
+        InputError: the runs do not score the same units.
+    """
+    runs = _runs(recipes, split)
+    tables = {f"{name} (run {place})": table for name, found in runs.items() for place, (_, table) in enumerate(found)}
+    sets = aligned(tables, split)
+    evaluations = [Evaluation(found.sets, [metric]) for found in sets]
+    draws = np.stack([drawn[metric] for drawn in resample(evaluations, n_boot=n_boot, seed=seed, names=[metric])])
+    values = np.array([evaluation.value()[metric] for evaluation in evaluations])
+    n_groups, first = len(sets[0].groups), next(iter(tables.values()))
+    covariance = _covariance(draws, n_groups)
+    edges = np.cumsum([0, *(len(found) for found in runs.values())])
+    ours = {
+        name: _of_recipe(values[edges[place] : edges[place + 1]], slice(edges[place], edges[place + 1]), covariance)
+        for place, name in enumerate(runs)
+    }
+    sums = {
+        name: _contrast([(weight, ours[one]) for one, weight in weights.items()], draws, covariance, n_groups, level)
+        for name, weights in wanted.items()
+    }
+    ps = holm([np.nan if entry["p"] is None else entry["p"] for entry in sums.values()])
+    for entry, adjusted in zip(sums.values(), ps, strict=True):
+        entry["p_adjusted"] = number(adjusted)
+        entry["verdict"] = "cannot tell"
+        if adjusted < 1 - level and entry["difference"]:
+            entry["verdict"] = "gain" if (entry["difference"] > 0) == higher_is_better(metric) else "loss"
+    return {
+        "n": len(sets[0].units),
+        "n_groups": n_groups,
+        "unit": first.meta.get("unit", "image"),
+        "group_by": group_column(tables),
+        "recipes": {
+            name: {**_contrast([(1.0, one)], draws, covariance, n_groups, level), "value": number(one.values.mean())}
+            for name, one in ours.items()
+        },
+        "contrasts": sums,
+    }
+
+
+def _contrast(
+    terms: Sequence[tuple[float, _Runs]], draws: np.ndarray, covariance: np.ndarray, n_groups: int, level: float
+) -> dict[str, Any]:
+    """Return one weighted sum of recipes with its interval."""
+    value = float(sum(weight * one.values.mean() for weight, one in terms))
+    n_seeds = min(one.n for _, one in terms)
+    if n_seeds >= ENOUGH_SEEDS:
+        by_groups = sum(
+            a * b * (one.shared if one is other else float(covariance[one.rows, other.rows].mean()))
+            for a, one in terms
+            for b, other in terms
+        )
+        parts = [(weight**2 * one.between / one.n, float(one.n - 1)) for weight, one in terms]
+        low, high, p, _ = _interval(value, [*parts, (max(0.0, by_groups), float(n_groups - 1))], level)
+    else:
+        drawn = sum((weight * draws[one.rows].mean(axis=0) for weight, one in terms), np.zeros(draws.shape[1]))
+        found = interval(value, drawn, n_groups, level=level)
+        low, high, p = found.low, found.high, bootstrap_p(drawn, n_groups)
+    return {
+        "difference": number(value),
+        "low": number(low),
+        "high": number(high),
+        "p": number(p),
+        "over": "seeds and groups" if n_seeds >= ENOUGH_SEEDS else "groups",
+        "n_seeds": n_seeds,
+    }
+
+
 def lines(result: Mapping[str, Any]) -> list[str]:
     """Return what :func:`compare_recipes` found in words, a line a recipe and a line a comparison, by metric."""
     told = [
@@ -240,8 +336,8 @@ def _interval(value: float, parts: Sequence[tuple[float, float]], level: float) 
     variance = sum(part for part, _ in parts)
     if np.isnan(variance) or np.isnan(value):
         return np.nan, np.nan, np.nan, np.nan
-    if variance == 0:
-        return value, value, float(value == 0), 0.0
+    if variance == 0:  # all runs alike on all patients drawn, which is no certainty
+        return np.nan, np.nan, 1.0 if value == 0 else np.nan, 0.0
     df = variance**2 / sum(part**2 / freedom for part, freedom in parts if part > 0)
     error = float(np.sqrt(variance))
     reach = float(t.ppf((1 + level) / 2, df)) * error
