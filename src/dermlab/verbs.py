@@ -45,6 +45,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
     ("report",): "report",
+    ("push",): "push",
 }
 VERBS = frozenset(COMMANDS.values())
 
