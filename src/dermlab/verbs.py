@@ -34,6 +34,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("zeroshot",): "zeroshot",
     ("concepts",): "concepts",
     ("retrieval",): "retrieval",
+    ("concepts",): "concepts",
+    ("retrieval",): "retrieval",
     ("finetune",): "finetune",
     ("predict",): "predict",
     ("evaluate",): "evaluate",

@@ -1,9 +1,12 @@
 """Each published model through the factory: its own names of tensors, its own pooling, its own preprocessing."""
 
 import argparse
+import io
 import json
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -14,13 +17,19 @@ import torchvision
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, models
 
 from dermlab.core.errors import InputError, MissingWeightsError
 from dermlab.data.loader import Normalise
 from dermlab.data.pixel_cache import resize
 from dermlab.models import converters, create_encoder, published, save_encoder, towers
 from dermlab.models.names import ALIASES
+from dermlab.models.preprocess import Preprocess, from_open_clip
+from dermlab.models.remote import png
+from dermlab.models.two_tower import class_probabilities, open_two_tower
 
+# The suite hides DERMLAB_WEIGHTS from every test; whoever has the real tower names its folder here.
+REAL_CLIP = Path(os.environ.get("DERMLAB_REAL_WEIGHTS", "")) / "clip_vit_b16_image.safetensors"
 SIZES = [(301, 200), (120, 333), (97, 97)]
 DIM, HEADS = 24, 3
 TINY = {"embed_dim": DIM, "depth": 2, "num_heads": HEADS, "img_size": 32, "patch_size": 8}
@@ -218,12 +227,14 @@ def timm_folder(folder, architecture: str, arguments: dict, state: dict[str, tor
 PROCESSOR = {
     "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}),
     "siglip": ("SiglipImageProcessor", {"size": {"height": 32, "width": 32}}),
+    "vit": ("ViTImageProcessor", {"size": {"height": 32, "width": 32}}),
     "dinov2": ("BitImageProcessor", {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}),
     "registers": ("BitImageProcessor", {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}),
 }
 MODELS = {
     "clip": lambda: transformers.CLIPVisionModel(transformers.CLIPVisionConfig(**VISION)),
     "siglip": lambda: transformers.SiglipVisionModel(transformers.SiglipVisionConfig(**VISION)),
+    "vit": lambda: transformers.ViTModel(transformers.ViTConfig(**VISION, layer_norm_eps=1e-6)),
     "dinov2": lambda: transformers.Dinov2Model(transformers.Dinov2Config(**VISION)),
     "registers": lambda: transformers.Dinov2WithRegistersModel(
         transformers.Dinov2WithRegistersConfig(**VISION, num_register_tokens=4)
@@ -232,6 +243,7 @@ MODELS = {
 TWINS = {
     "clip": ("vit_base_patch16_clip_quickgelu_224", {"mlp_ratio": 2}),
     "siglip": ("vit_base_patch16_siglip_224", {"mlp_ratio": 2, "act_layer": "gelu_tanh"}),
+    "vit": ("vit_base_patch16_224", {"mlp_ratio": 2}),
     "dinov2": ("vit_base_patch14_dinov2", {}),
     "registers": ("vit_base_patch14_reg4_dinov2", {}),
 }
@@ -251,6 +263,43 @@ def test_timm_and_transformers_agree_on_one_tower_through_the_factory(tmp_path, 
     )
     torch.testing.assert_close(ours(images()), twin(images()), atol=1e-5, rtol=0)
     torch.testing.assert_close(ours.tokens(images()), twin.tokens(images()), atol=1e-5, rtol=0)
+
+
+def clip_folder(folder, model: torch.nn.Module, state: dict[str, torch.Tensor]) -> str:
+    model.config.save_pretrained(folder)
+    transformers.CLIPImageProcessor(**PROCESSOR["clip"][1]).save_pretrained(folder)
+    save_file({key: value.contiguous() for key, value in state.items()}, folder / "model.safetensors")
+    return str(folder)
+
+
+def test_a_clip_tower_goes_by_timms_names_and_by_transformers(tmp_path):
+    model = lively(MODELS["clip"]())
+    theirs = {key: value for key, value in model.state_dict().items() if "position_ids" not in key}
+    ours = converters.from_transformers(theirs)
+    back = converters.to_clip(ours)
+    assert back.keys() == theirs.keys()
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+    named_theirs, _ = create_encoder(clip_folder(tmp_path / "theirs", model, theirs))
+    named_ours, _ = create_encoder(clip_folder(tmp_path / "ours", model, ours))
+    assert torch.equal(named_ours(images()), named_theirs(images()))
+    del ours["blocks.1.norm2.weight"]
+    with pytest.raises((InputError, KeyError)):
+        create_encoder(clip_folder(tmp_path / "cut", model, ours))
+
+
+def test_seed_001s_checkpoint_may_have_either_librarys_names(weights_folder):
+    # A public user of these checkpoints tells them by their number of tensors: 150 are timm's, 200 transformers' with
+    # the pooler of tanh, which is not used.
+    size = {"hidden_size": 192, "num_hidden_layers": 12, "num_attention_heads": 3, "intermediate_size": 768}
+    with towers.seeded(4):
+        model = transformers.ViTModel(transformers.ViTConfig(**size, layer_norm_eps=1e-6)).eval()
+    model.save_pretrained(weights_folder / "saved")
+    state = load_file(weights_folder / "saved" / "model.safetensors")
+    assert len(state) == 200
+    torch.save({f"backbone.{key}": value for key, value in state.items()}, weights_folder / "ssl_derm_vit_tiny.pth")
+    encoder, _ = create_encoder("ssl_derm_vit_tiny")
+    expected = model(pixel_values=images(224, 1)).last_hidden_state[:, 0]
+    torch.testing.assert_close(encoder(images(224, 1)), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("registers", [0, 4])
@@ -397,3 +446,133 @@ def test_medsiglip_sees_its_own_processors_squash_or_by_name_the_notebooks_paddi
     )
     torch.testing.assert_close(prepared(padded, photo(*size)), notebook(photo(*size)), atol=2e-6, rtol=0)
     assert ALIASES["medsiglip_padded"].target == ALIASES["medsiglip"].target
+
+
+# ---------------------------------------------------------------- every adaptor's photo is its publisher's
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+BICUBIC = torchvision.transforms.InterpolationMode.BICUBIC
+
+
+def short_side(resize: int, crop: int, statistics) -> torchvision.transforms.Compose:
+    return torchvision.transforms.Compose(
+        [
+            torchvision.transforms.Resize(resize, BICUBIC),
+            torchvision.transforms.CenterCrop(crop),
+            torchvision.transforms.ToTensor(),
+            torchvision.transforms.Normalize(*statistics),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("dino_vits16", short_side(256, 224, IMAGENET)),  # facebookresearch/dino, eval_knn.py
+        ("dinov2_vits14", short_side(256, 224, IMAGENET)),  # facebookresearch/dinov2, data/transforms.py
+        ("clip_vit_b16", short_side(224, 224, CLIP)),  # openai/CLIP, clip/clip.py
+        ("clip_vit_l14", short_side(224, 224, CLIP)),
+    ],
+)
+def test_timms_transformers_see_what_their_authors_transform_gives(name, theirs, monkeypatch):
+    monkeypatch.setattr(towers, "initialisation", lambda seed: towers._WithoutInitialisation())
+    _, preprocess = create_encoder(f"{name}+random")
+    for size in SIZES:
+        torch.testing.assert_close(prepared(preprocess, photo(*size)), theirs(photo(*size)), atol=2e-6, rtol=0)
+
+
+def test_dinov3_sees_what_timms_transform_gives():
+    config = timm.data.resolve_data_config(
+        {}, pretrained_cfg=timm.get_pretrained_cfg("vit_small_patch16_dinov3").to_dict()
+    )
+    theirs = timm.data.create_transform(**config)
+    _, preprocess = create_encoder("dinov3_vits16+random")
+    for size in SIZES:
+        torch.testing.assert_close(prepared(preprocess, photo(*size)), theirs(photo(*size)), atol=2e-6, rtol=0)
+
+
+@pytest.mark.parametrize("resample", [2, 3])
+def test_siglip_2_sees_its_own_processors_squash(weights_folder, resample):
+    folder = weights_folder / "google--siglip2-base-patch16-224"
+    medsiglip(folder, 224)
+    transformers.SiglipImageProcessor(size={"height": 224, "width": 224}, resample=resample).save_pretrained(folder)
+    _, preprocess = create_encoder("siglip2_vit_b16")
+    processor = transformers.SiglipImageProcessorPil.from_pretrained(folder)
+    for size in SIZES:
+        theirs = processor(photo(*size), return_tensors="pt")["pixel_values"][0]
+        within_a_grey_level(prepared(preprocess, photo(*size)), theirs, preprocess.std)
+
+
+def test_monet_sees_its_own_processors_crop(weights_folder):
+    folder = weights_folder / "suinleelab--monet"
+    MODELS["clip"]().save_pretrained(folder)
+    transformers.CLIPImageProcessor().save_pretrained(folder)
+    _, preprocess = create_encoder("monet")
+    processor = transformers.CLIPImageProcessorPil.from_pretrained(folder)
+    for size in SIZES:
+        theirs = processor(photo(*size), return_tensors="pt")["pixel_values"][0]
+        within_a_grey_level(prepared(preprocess, photo(*size)), theirs, preprocess.std)
+    assert preprocess.mean == pytest.approx(CLIP[0])
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+def test_open_clip_models_see_what_open_clips_transform_gives(mode):
+    config = {"size": 224, "mean": CLIP[0], "std": CLIP[1], "interpolation": "bicubic", "resize_mode": mode}
+    theirs = open_clip.transform.image_transform_v2(open_clip.transform.PreprocessCfg(**config), is_train=False)
+    ours = from_open_clip(config, {})
+    for size in SIZES:
+        within_a_grey_level(prepared(ours, photo(*size)), theirs(photo(*size)), ours.std)
+
+
+def test_derm_foundations_png_holds_the_squashed_photo_bit_for_bit():
+    recipe = Preprocess(448, fit="squash", interpolation="bilinear").recipe()
+    for size in [*SIZES, (448, 448)]:
+        pixels = resize(photo(*size), recipe)
+        decoded = np.asarray(Image.open(io.BytesIO(png(pixels))))
+        np.testing.assert_array_equal(decoded, pixels)
+        expected = photo(*size).resize((448, 448), Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(decoded, np.asarray(expected))
+
+
+# ---------------------------------------------------------------- the real CLIP ViT-B/16
+
+
+@pytest.mark.skipif(not REAL_CLIP.is_file(), reason="DERMLAB_REAL_WEIGHTS holds no clip_vit_b16_image.safetensors")
+def test_the_real_clip_by_both_names_and_its_zero_shot_path(tmp_path, monkeypatch, shared_data):
+    state = load_file(REAL_CLIP)
+    projection = state.pop("head.weight")
+    assert not state.pop("head.bias").any()  # timm's layer has a bias, CLIP's has none
+    monkeypatch.setenv("DERMLAB_WEIGHTS", str(REAL_CLIP.parent))
+    ours, preprocess = create_encoder("clip_vit_b16")
+    config = transformers.CLIPConfig(
+        vision_config={"patch_size": 16, "hidden_act": "quick_gelu"},
+        text_config={"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+        | {"intermediate_size": 32, "max_position_embeddings": 8, "eos_token_id": 1},
+        projection_dim=512,
+    )
+    vision = {f"vision_model.{key}": value for key, value in converters.to_clip(state).items()}
+    with towers.initialisation(0):
+        text = transformers.CLIPTextModelWithProjection(config.text_config).state_dict()
+    text = {key: value for key, value in text.items() if "position_ids" not in key}
+    whole = vision | text | {"visual_projection.weight": projection, "logit_scale": torch.tensor(4.6)}
+    (tmp_path / "clip").mkdir()
+    config.save_pretrained(tmp_path / "clip")
+    transformers.CLIPImageProcessor().save_pretrained(tmp_path / "clip")
+    save_file({key: value.contiguous() for key, value in whole.items()}, tmp_path / "clip" / "model.safetensors")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "[END]": 1, "mole": 2, "melanoma": 3}, unk_token="[UNK]"))
+    transformers.PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[END]", eos_token="[END]").save_pretrained(
+        tmp_path / "clip"
+    )
+    theirs, their_preprocess = create_encoder(str(tmp_path / "clip"))
+    assert their_preprocess == preprocess
+    files = sorted((shared_data / "pad-ufes-20").rglob("*.png"))[:2] or sorted(shared_data.rglob("*.jpg"))[:2]
+    pixels = torch.stack([prepared(preprocess, Image.open(file).convert("RGB")) for file in files])
+    found = ours(pixels)
+    torch.testing.assert_close(theirs(pixels), found, atol=1e-5 * float(found.abs().max()), rtol=0)
+    tower = open_two_tower(str(tmp_path / "clip"))
+    vectors = tower.images(found.numpy())
+    expected = torch.nn.functional.normalize(found @ projection.T, dim=-1)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+    probabilities = class_probabilities(tower, vectors, tower.texts(["mole", "melanoma"]))
+    np.testing.assert_allclose(probabilities.sum(1), 1)

@@ -81,7 +81,8 @@ PUBLISHED: dict[str, Published] = {
         "https://github.com/shenyue-98/SwAVDerm",
         "checkpoint:swavderm",
     ),
-    # Digital-Dermatology/self-supervised-dermatology, src/knn_figs.py: Resize((256, 256)), then the centre.
+    # Digital-Dermatology/self-supervised-dermatology, src/knn_figs.py: Resize((256, 256)), then the centre. The code that
+    # writes its checkpoints is not public, so their layout is unconfirmed: timm's names and transformers' are read.
     "ssl_derm_vit_tiny": Published(
         "timm",
         "vit_tiny_patch16_224",

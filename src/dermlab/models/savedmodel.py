@@ -34,9 +34,13 @@ CARD = "derm-foundation"
 class SavedModel:
     """A SavedModel with Derm Foundation's signature, on the CPU.
 
+    The signature is that of its publisher's notebook (Google-Health/derm-foundation,
+    notebooks/quick_start_with_hugging_face.ipynb): ``serving_default`` takes ``inputs``, a serialised tf.train.Example
+    whose ``image/encoded`` is a PNG file, and gives ``embedding``. The notebook gives a photo of any size.
+
     Its publisher lowered it for the CPU alone: with a GPU in sight it ends with "The current platform CUDA is not
     among the platforms required by the module: [CPU]". Hence the GPUs are hidden from it. Photos are squashed to
-    448 px, which is what it is given; how its publisher fits them is not said.
+    448 px, which is what it is given; how the model itself fits other sizes is not said.
     """
 
     def __init__(self, folder: Path, name: str, *, size_px: int | None = None, fit: str | None = None) -> None:

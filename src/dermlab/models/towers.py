@@ -335,7 +335,7 @@ def timm_tokens(network: Any, images: torch.Tensor) -> torch.Tensor:
 
 # ---------------------------------------------------------------- transformers
 
-VISION_TOWERS = {"clip": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
+VISION_TOWERS = {"clip": "CLIPVisionModel", "clip_vision_model": "CLIPVisionModel", "siglip": "SiglipVisionModel"}
 # These models' checkpoints often have no pooler, or one that was trained for something else: the class token is theirs.
 WITHOUT_POOLER = ("vit", "deit", "beit", "vit_mae", "vit_msn")
 
