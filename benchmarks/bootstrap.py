@@ -21,7 +21,8 @@ import sklearn.metrics as sk
 
 from dermlab.evaluate import Predictions, compare_predictions
 from dermlab.evaluate.cases import cases_from_arrays
-from dermlab.evaluate.intervals import BLOCK, estimate, group_counts, resample
+from dermlab.evaluate.estimates import estimate
+from dermlab.evaluate.intervals import BLOCK, group_counts, resample
 from dermlab.evaluate.metrics import N_BINS, Evaluation
 from dermlab.evaluate.redraw import redraw
 from dermlab.evaluate.summary import PROMISED

@@ -22,7 +22,7 @@ from dermlab.evaluate import Predictions, compare_predictions, compare_recipes
 from dermlab.evaluate.cases import Cases
 from dermlab.evaluate.compare import bootstrap_p, clustered_mcnemar, mcnemar, permutation_test
 from dermlab.evaluate.influence import auroc_influence, delong, delong_interval
-from dermlab.evaluate.intervals import estimate, resample, wilson_grouped
+from dermlab.evaluate.intervals import interval, jackknife, resample, wilson_grouped
 from dermlab.evaluate.metrics import Evaluation
 
 PRIOR = np.array([0.5, 0.25, 0.15, 0.1])
@@ -69,9 +69,13 @@ def coverage(n_simulations: int, n_patients: int, n_boot: int) -> dict[str, Any]
             ("percentile over photos (clusters ignored)", single, "percentile"),
         ):
             evaluation = Evaluation([data], METRICS)
-            found = estimate([evaluation], n_boot=n_boot, seed=simulation, method=method, names=METRICS)[0]
-            for name in METRICS:
-                note(words, name, found[name].low, found[name].high)
+            drawn = resample([evaluation], n_boot=n_boot, seed=simulation, names=METRICS)[0]
+            without = jackknife(evaluation, METRICS) if method == "bca" else dict.fromkeys(METRICS)
+            for name, value in evaluation.value().items():
+                if name in METRICS:
+                    n_groups = evaluation.n_groups
+                    one = interval(value, drawn[name], n_groups, method=method, jackknifed=without[name])
+                    note(words, name, one.low, one.high)
         for words, data in (("Wilson, effective n", grouped), ("Wilson, clusters ignored", single)):
             found = wilson_grouped(data.correct(), data.group)
             note(words, "top1", found.low, found.high)

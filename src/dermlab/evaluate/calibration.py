@@ -15,9 +15,11 @@ import numpy as np
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import Cases, CaseSets, case_sets, cases_from_arrays
+from dermlab.evaluate.estimates import estimate
 from dermlab.evaluate.fitting import CANNOT_TELL, Fitting, Place, fitting_places, scored_rows, within
-from dermlab.evaluate.intervals import Estimate, estimate, interval
+from dermlab.evaluate.intervals import Estimate, interval
 from dermlab.evaluate.metrics import N_BINS, Evaluation, confidence_bins, confidences, defined
+from dermlab.evaluate.multilabel import with_thresholds
 from dermlab.evaluate.predictions import PROBABILITY, Predictions
 
 Calibration = Literal["temperature", "vector", "isotonic"]
@@ -422,7 +424,8 @@ def calibrate(
     frame = fitting.predictions.frame.copy()
     frame[[PROBABILITY + name for name in predictions.classes]] = values
     entry = "temperatures" if method == "temperature" else "fits"
-    return fitting.predictions.with_frame(frame, calibration={"method": method, "fitted_on": fitted_on, entry: fits})
+    record = {"method": method, "fitted_on": fitted_on, entry: fits}
+    return with_thresholds(fitting.predictions.with_frame(frame, calibration=record))  # they move with the scores
 
 
 def calibration_report(
@@ -540,8 +543,9 @@ def _with_probabilities(found: CaseSets, rows: Sequence[np.ndarray], values: np.
     result = []
     for cases, places in zip(found.sets, rows, strict=True):
         own = values[places]
-        predicted = (own >= 0.5).astype(np.float64) if cases.multilabel else own.argmax(axis=1)
-        result.append(replace(cases, probabilities=own, predicted=predicted))
+        result.append(
+            replace(cases, probabilities=own, predicted=cases.predicted if cases.multilabel else own.argmax(1))
+        )
     return result
 
 

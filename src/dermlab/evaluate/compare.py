@@ -16,13 +16,25 @@ from dermlab.core import words
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import CaseSets, case_sets
+from dermlab.evaluate.estimates import paired_difference
 from dermlab.evaluate.influence import Influence, delong, influences
-from dermlab.evaluate.intervals import BLOCK, Method, centred, in_threads, interval, jackknife, resample
+from dermlab.evaluate.intervals import (
+    BLOCK,
+    NO_WIDTH,
+    Method,
+    centred,
+    in_threads,
+    interval,
+    jackknife,
+    resample,
+    without_width,
+)
 from dermlab.evaluate.metrics import ROUNDING, Evaluation, defined, metric, ratio
 from dermlab.evaluate.predictions import Predictions
 
 DEFAULT_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
-PERMUTED = ("confusion", "top_k", "losses", "decision")
+DEFAULT_OF_LABELS = ("auroc", "auprc", "macro_f1")
+PERMUTED = ("confusion", "top_k", "losses", "decision", "label_sets")
 UNBOUNDED = ("brier", "log_loss", "mean_absolute_error", "kappa", "quadratic_kappa")  # may differ by 1 and more
 POWER = 0.8
 FEW_GROUPS = 30
@@ -56,7 +68,8 @@ def compare_predictions(
 
     Args:
         tables: at least two predictions tables by name; the order of their rows is free.
-        metrics: names of metrics; None: top-1, balanced accuracy, macro-F1 and AUROC where all tables have them.
+        metrics: names of metrics; None: top-1, balanced accuracy, macro-F1 and AUROC where all tables have them, of
+            multi-label targets macro AUROC, mean average precision and macro-F1.
         split: the split compared on.
         margin: a difference that would not matter; gives non-inferiority and equivalence (TOST) beside superiority.
         n_boot: bootstrap replicates for the intervals.
@@ -337,7 +350,8 @@ def _scored(
 
 def default_metrics(sets: Sequence[CaseSets]) -> list[str]:
     """Return the metrics that are compared where none is named: those that all tables have."""
-    return [name for name in DEFAULT_METRICS if all(defined(name, found.sets[0]) for found in sets)]
+    names = DEFAULT_OF_LABELS if sets[0].sets[0].multilabel else DEFAULT_METRICS
+    return [name for name in names if all(defined(name, found.sets[0]) for found in sets)]
 
 
 def _entry(a: _Model, b: _Model, name: str, group_by: str, method: Method, level: float) -> dict[str, Any]:
@@ -348,6 +362,11 @@ def _entry(a: _Model, b: _Model, name: str, group_by: str, method: Method, level
     difference = a.values[name] - b.values[name]
     draws = a.draws[name] - b.draws[name]
     found = interval(difference, draws, len(a.found.groups), method=method, level=level, jackknifed=without)
+    if found.method == NO_WIDTH:
+        if _same_answers(a.found, b.found):
+            found = replace(found, low=difference, high=difference)  # one model under two names differs by nothing
+        elif _same_sets(a.found, b.found):
+            found = paired_difference(name, a.found.sets, b.found.sets, found, level)
     return {
         "a": a.name,
         "b": b.name,
@@ -372,11 +391,14 @@ def _within_margin(
     ends = [entry["low"], entry["high"]][::direction]
     worst, best = (np.nan if end is None else direction * end for end in ends)
     p = max(_one_sided(draws + margin, entry["n_groups"]), _one_sided(margin - draws, entry["n_groups"]))
+    equivalent = bool(p < 1 - level)
+    if without_width(draws):  # the replicates tell nothing; the interval, where there is one, decides
+        p, equivalent = np.nan, bool(worst > -margin and best < margin)
     return {
         "margin": margin,
         "a_not_worse": bool(worst > -margin),
         "b_not_worse": bool(best < margin),
-        "equivalent": bool(p < 1 - level),
+        "equivalent": equivalent,
         "p_equivalence": number(p),
     }
 
@@ -440,6 +462,14 @@ def _same_sets(a: CaseSets, b: CaseSets) -> bool:
     """Tell whether two models scored the same units in the same repeats and seeds, so that they can be swapped."""
     return len(a.sets) == len(b.sets) and all(
         len(x) == len(y) and bool((x == y).all()) for x, y in zip(a.unit, b.unit, strict=True)
+    )
+
+
+def _same_answers(a: CaseSets, b: CaseSets) -> bool:
+    """Tell whether two models gave the same probabilities, to the last bit; equal hard labels prove nothing."""
+    return _same_sets(a, b) and all(
+        x.probabilities is not None and y.probabilities is not None and bool((x.probabilities == y.probabilities).all())
+        for x, y in zip(a.sets, b.sets, strict=True)
     )
 
 

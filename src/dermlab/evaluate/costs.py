@@ -14,27 +14,15 @@ import numpy as np
 from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import Cases, case_sets
 from dermlab.evaluate.compare import bootstrap_p
-from dermlab.evaluate.intervals import Estimate, interval, resample, wilson_grouped
+from dermlab.evaluate.estimates import estimate
+from dermlab.evaluate.fitting import share
+from dermlab.evaluate.intervals import interval, resample
 from dermlab.evaluate.metrics import Evaluation
-from dermlab.evaluate.predictions import Predictions
+from dermlab.evaluate.predictions import Predictions, least_cost
 from dermlab.evaluate.ratios import Ratios, Terms
 
 PER = 100  # costs are told per so many units
 CHEAPER, DEARER, NEITHER = "lower cost", "higher cost", "cannot tell apart"
-
-
-def least_cost(probabilities: np.ndarray, cost_matrix: Any) -> np.ndarray:
-    """Return the decision of least expected cost for each case, int64 (N,); ties go to the more probable class.
-
-    Elkan 2001, "The foundations of cost-sensitive learning", eq. 1.
-
-    Args:
-        probabilities: float (N, C).
-        cost_matrix: (C, C), row = the true class, column = the decision.
-    """
-    expected = probabilities @ np.asarray(cost_matrix, np.float64)
-    cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
-    return np.where(cheapest, probabilities, -1.0).argmax(axis=1)
 
 
 def expected_cost(
@@ -86,7 +74,9 @@ def expected_cost(
     fixed = int(np.mean([costs[cases.truth].mean(axis=0) for cases in found.sets], axis=0).argmin())
     for cases in found.sets:
         assert cases.probabilities is not None
-        decided = {"most_probable": cases.predicted, "least_cost": least_cost(cases.probabilities, costs)}
+        # Not cases.predicted: a table may say that costs decide.
+        first = cases.probabilities.argmax(axis=1)
+        decided = {"most_probable": first, "least_cost": least_cost(cases.probabilities, costs)}
         ones = np.ones(len(cases))
         one = {rule: (PER * costs[cases.truth, choice], ones) for rule, choice in decided.items()}
         one["one_class"] = (PER * costs[cases.truth, fixed], ones)
@@ -98,6 +88,7 @@ def expected_cost(
     draws, values = resample([ratios], n_boot=n_boot, seed=seed)[0], ratios.value()
     n_groups = len(found.groups)
     told = {name: interval(values[name], draws[name], n_groups, level=level).to_dict() for name in ratios.names}
+    told["changed"] = share(found, [one["changed"] for one in terms], level).to_dict()
 
     def paired(a: str, b: str) -> dict[str, Any]:
         """Return ``a`` minus ``b`` with its interval, p and verdict."""
@@ -226,18 +217,11 @@ def hierarchy_metrics(
                 truth.astype(np.int64), said.astype(np.int64), scores, cases.group, cases.n_groups, ("rest", positive)
             )
         )
-    ratios = Ratios(terms, [cases.group for cases in found.sets], len(found.groups))
-    ranking = Evaluation(binary, ["auroc"])
-    draws, ranked = resample([ratios, ranking], n_boot=n_boot, seed=seed, names=None)
-    values = ratios.value()
+    area = estimate([Evaluation(binary, ["auroc"])], n_boot=n_boot, seed=seed, level=level, names=["auroc"])[0]["auroc"]
 
     def told(name: str) -> dict[str, float | None]:
-        if len(terms) == 1:  # a single proportion: Wilson's interval stays honest near 0 and 1
-            hits, base = terms[0][name]
-            return wilson_grouped(hits[base > 0], found.sets[0].group[base > 0], level).to_dict()
-        return interval(values[name], draws[name], len(found.groups), level=level).to_dict()
+        return share(found, [one[name] for one in terms], level).to_dict()
 
-    area: Estimate = interval(ranking.value()["auroc"], ranked["auroc"], len(found.groups), level=level)
     truth_of_all = np.concatenate([branch_of[cases.truth] for cases in found.sets])
     return {
         "n": len(found.units),

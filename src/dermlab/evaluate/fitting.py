@@ -15,7 +15,7 @@ import pandas as pd
 
 from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import CaseSets
-from dermlab.evaluate.intervals import Estimate, wilson_grouped
+from dermlab.evaluate.intervals import Estimate, wilson_over_sets
 from dermlab.evaluate.predictions import Predictions, pool_units
 from dermlab.evaluate.ratios import Ratios
 
@@ -138,19 +138,22 @@ def scored_rows(found: CaseSets, frame: pd.DataFrame, split: str) -> list[np.nda
 def share(found: CaseSets, weighted: Sequence[Weighted], level: float) -> Estimate:
     """Return a share of cases with Wilson's interval over groups, which stays honest near 0 and 1.
 
-    The case sets (repeats, seeds) are put together; the answers about one patient in several of them are one cluster.
+    It is averaged over the case sets (repeats, seeds); the answers about one patient in several of them are one
+    cluster.
 
     Args:
         found: the case sets.
         weighted: for each case set, (N,) successes (0 or 1) and (N,) weights, 1 for the cases that count, else 0.
         level: coverage of the interval.
     """
-    hits, groups = [], []
-    for cases, (values, weights) in zip(found.sets, weighted, strict=True):
-        inside = weights > 0
-        hits.append(values[inside].astype(np.float64))
-        groups.append(cases.group[inside])
-    return wilson_grouped(np.concatenate(hits), np.concatenate(groups), level)
+    counted = [weights > 0 for _, weights in weighted]
+    return wilson_over_sets(
+        [
+            (values[inside].astype(np.float64), cases.group[inside])
+            for cases, (values, _), inside in zip(found.sets, weighted, counted, strict=True)
+        ],
+        level,
+    )
 
 
 def as_ratios(found: CaseSets, quantities: Mapping[str, Sequence[Weighted]]) -> Ratios:

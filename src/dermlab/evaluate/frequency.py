@@ -11,13 +11,15 @@ import numpy as np
 
 from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import case_sets
-from dermlab.evaluate.intervals import Estimate, interval, resample, wilson_grouped
+from dermlab.evaluate.estimates import estimate_metric
+from dermlab.evaluate.intervals import interval, resample
 from dermlab.evaluate.metrics import Evaluation, mean_defined
 from dermlab.evaluate.predictions import Predictions
 
 # Liu et al. 2019, "Large-scale long-tailed recognition in an open world", sec. 5: many-, medium- and few-shot classes.
 FEW, MANY = 20, 100
 BINS = ("head", "medium", "tail")
+AVERAGE = {"recall": "balanced_accuracy", "f1": "macro_f1", "auroc": "auroc"}
 EXACT = 8  # up to so many classes every permutation is tried
 MIN_CASES = 5
 
@@ -94,13 +96,14 @@ def by_frequency(
             return np.nan, np.full(n_boot, np.nan)
         return float(mean_defined(value[kind][kept][:, None])[0]), mean_defined(drawn[kind][kept])
 
-    def of_recall(members: np.ndarray, found_interval: Estimate) -> dict[str, float | None]:
-        """Return the recall with Wilson's interval where the bootstrap has none: one class, or all cases alike."""
-        one = members & present
-        if len(found.sets) > 1 or not one.any() or (one.sum() > 1 and found_interval.low < found_interval.high):
-            return found_interval.to_dict()
-        own = one[first.truth]
-        return wilson_grouped(first.correct()[own], first.group[own], level).to_dict()
+    def told(kind: str, members: np.ndarray, holders: int) -> dict[str, float | None]:
+        """Return a figure of one class, or averaged over several, with its interval."""
+        names = [classes[place] for place in np.flatnonzero(members & present)]
+        if not names:
+            return interval(np.nan, np.full(n_boot, np.nan), holders).to_dict()
+        metric = f"{kind}:{names[0]}" if len(names) == 1 else AVERAGE[kind]
+        figure = averaged(kind, members)
+        return estimate_metric(metric, found.sets, *figure, holders, level=level, classes=names).to_dict()
 
     bins = []
     for code, name in enumerate(BINS):
@@ -114,10 +117,7 @@ def by_frequency(
             "n_train": round(float(trained[members].sum())),
             "auroc": None,
         }
-        for kind in kinds:
-            one = interval(*averaged(kind, members), n_groups, level=level)
-            entry[kind] = of_recall(members, one) if kind == "recall" else one.to_dict()
-        bins.append(entry)
+        bins.append(entry | {kind: told(kind, members, n_groups) for kind in kinds})
     occupied = [code for code in range(3) if (present & (bin_of == code)).any()]
     gap = None
     if len(occupied) > 1:
@@ -131,11 +131,7 @@ def by_frequency(
             "bin": BINS[bin_of[code]],
             "n_train": round(float(trained[code])),
             "n": round(float(cases[code])),
-        } | {
-            kind: of_recall(np.arange(len(classes)) == code, one) if kind == "recall" else one.to_dict()
-            for kind in ("recall", "f1")
-            for one in [interval(value[kind][code], drawn[kind][code], holders[code], level=level)]
-        }
+        } | {kind: told(kind, np.arange(len(classes)) == code, holders[code]) for kind in ("recall", "f1")}
     rare = [f"{name} ({int(n)})" for name, n in zip(classes, cases, strict=True) if 0 < n < MIN_CASES]
     warnings = [*predictions.warnings, *found.warnings]
     if rare:

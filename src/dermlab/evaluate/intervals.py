@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -18,9 +18,10 @@ from dermlab.core.errors import InputError
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import cases_from_arrays, group_codes
-from dermlab.evaluate.metrics import Evaluation, metric
+from dermlab.evaluate.metrics import ROUNDING, Evaluation, metric
 
 Method = Literal["percentile", "bca"]
+NO_WIDTH = "no width"
 BLOCK = 64  # replicates at a time: their totals stay in the processor's cache; fixed, since draws are named by block
 LONG = 2e9  # multiplications from which a bar is worth showing
 
@@ -33,7 +34,8 @@ class Estimate:
         value: on the data as they are; NaN where undefined.
         low: lower end, NaN where there is no interval.
         high: upper end.
-        method: how the interval was made: ``percentile``, ``bca`` or ``wilson``.
+        method: how the interval was made: ``percentile``, ``bca`` or ``wilson``; ``no width`` where there is none
+            because all bootstrap replicates are alike, which is no certainty.
         replicates: float64 (n_boot,) bootstrap values, empty for Wilson's.
     """
 
@@ -44,7 +46,7 @@ class Estimate:
     replicates: np.ndarray = field(default_factory=lambda: np.empty(0), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, float | None]:
-        """Return value, low and high for JSON; what is undefined is None."""
+        """Return value, low and high for JSON; what is undefined is None, and so is an interval of no width."""
         numbers = {"value": self.value, "low": self.low, "high": self.high}
         return {key: None if np.isnan(number) else float(number) for key, number in numbers.items()}
 
@@ -87,41 +89,10 @@ def bootstrap(
     if callable(metric):
         return _bootstrap_callable(metric, y_true, y_prob, groups, n_boot, seed, method, level)
     evaluation = Evaluation([cases_from_arrays(y_true, y_prob, groups, classes=classes)], [metric])
-    return estimate([evaluation], n_boot=n_boot, seed=seed, method=method, level=level, names=[metric])[0][metric]
-
-
-def estimate(
-    evaluations: Sequence[Evaluation],
-    *,
-    n_boot: int,
-    seed: int,
-    method: Method = "percentile",
-    level: float = 0.95,
-    names: Sequence[str] | None = None,
-) -> list[dict[str, Estimate]]:
-    """Return every metric of every model with its bootstrap interval; all models see the same draws."""
-    drawn = resample(evaluations, n_boot=n_boot, seed=seed, names=names)
-    results = []
-    for evaluation, replicates in zip(evaluations, drawn, strict=True):
-        values = evaluation.value()
-        replicates = {name: centred(name, values[name], draws) for name, draws in replicates.items()}
-        jackknifed = jackknife(evaluation, list(replicates)) if method == "bca" else None
-        found = {
-            name: interval(
-                values[name],
-                draws,
-                evaluation.n_groups,
-                method=method,
-                level=level,
-                jackknifed=None if jackknifed is None else jackknifed[name],
-            )
-            for name, draws in replicates.items()
-        }
-        for name in found:
-            if metric(name).inflated:  # moving the replicates back may carry the lower end below what can be
-                found[name] = replace(found[name], low=max(0.0, found[name].low))
-        results.append(found)
-    return results
+    value, drawn = evaluation.value()[metric], resample([evaluation], n_boot=n_boot, seed=seed, names=[metric])[0]
+    jackknifed = jackknife(evaluation, [metric])[metric] if method == "bca" else None
+    replicates = centred(metric, value, drawn[metric])
+    return interval(value, replicates, evaluation.n_groups, method=method, level=level, jackknifed=jackknifed)
 
 
 def interval(
@@ -135,6 +106,9 @@ def interval(
 ) -> Estimate:
     """Return the interval that bootstrap replicates give; replicates where the metric is undefined are passed over.
 
+    Where all of them are alike there is none: the data show no spread, and a point would read as certainty.
+    (:mod:`dermlab.evaluate.estimates` has what stands in for proportions.)
+
     Args:
         value: on the data as they are.
         replicates: (n_boot,).
@@ -146,6 +120,8 @@ def interval(
     known = replicates[~np.isnan(replicates)]
     if np.isnan(value) or len(known) < 2 or n_groups < 2:
         return Estimate(value, np.nan, np.nan, method, replicates)
+    if without_width(known):
+        return Estimate(value, np.nan, np.nan, NO_WIDTH, replicates)
     half = expanded((1 - level) / 2, n_groups)
     tails = np.array([half, 1 - half])
     if method == "bca":
@@ -153,6 +129,12 @@ def interval(
         tails = _bca_tails(value, known, jackknifed[~np.isnan(jackknifed)], tails)
     low, high = np.quantile(known, tails)
     return Estimate(value, float(low), float(high), method, replicates)
+
+
+def without_width(replicates: np.ndarray) -> bool:
+    """Tell whether all bootstrap replicates (those that are defined) are alike."""
+    known = replicates[~np.isnan(replicates)]
+    return bool(len(known)) and float(np.ptp(known)) <= ROUNDING * max(1.0, float(np.abs(known).max()))
 
 
 def expanded(tail: float, n_groups: int) -> float:
@@ -228,6 +210,12 @@ def group_counts(n_groups: int, n_replicates: int, seed: int, block: int) -> np.
     return np.ascontiguousarray(counts.T, dtype=np.float64)
 
 
+def all_counts(n_groups: int, n_boot: int, seed: int) -> Iterator[np.ndarray]:
+    """Yield the draws of :func:`resample` block by block, float64 (groups, replicates) each."""
+    for block in range(-(-n_boot // BLOCK)):
+        yield group_counts(n_groups, min(BLOCK, n_boot - block * BLOCK), seed, block)
+
+
 def jackknife(evaluation: Evaluation, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Return (groups,) values of each metric with each group left out."""
     totals = np.asarray(evaluation.rows.sum(axis=1)).reshape(-1, 1)
@@ -294,11 +282,7 @@ def _bootstrap_callable(
         except ValueError:  # scikit-learn's word for "undefined on these rows"
             return np.nan
 
-    replicates = [
-        value(column)
-        for block in range(-(-n_boot // BLOCK))
-        for column in group_counts(n_groups, min(BLOCK, n_boot - block * BLOCK), seed, block).T
-    ]
+    replicates = [value(column) for counts in all_counts(n_groups, n_boot, seed) for column in counts.T]
     ones = np.ones(n_groups)
     without = None
     if method == "bca":
@@ -332,31 +316,45 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
 def wilson_grouped(hits: np.ndarray, group: np.ndarray, level: float = 0.95) -> Estimate:
     """Return a proportion with Wilson's interval at the effective sample size of clustered cases.
 
-    The cases count as ``share (1 - share) / variance`` independent ones, the variance being the linearised one of a
-    mean over clusters; this keeps Wilson's good behaviour near 0 and 1, where the bootstrap's interval shrinks to a
-    point (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys").
-    Student's quantile stands for the normal one, as the variance is estimated from few groups (Korn & Graubard 1998).
-    Where all cases agree there is no variance to go by, and each group counts as one case.
-
     Args:
         hits: (N,) success of each case, within 0 and 1.
         group: (N,) codes of the groups.
         level: coverage aimed at.
     """
+    return wilson_over_sets([(hits, group)], level)
+
+
+def wilson_over_sets(sets: Sequence[tuple[np.ndarray, np.ndarray]], level: float = 0.95) -> Estimate:
+    """Return the mean of a proportion over case sets (repeats, seeds) with Wilson's interval over groups.
+
+    The cases count as ``share (1 - share) / variance`` independent ones, the variance being the linearised one of a
+    mean over clusters; this keeps Wilson's good behaviour near 0 and 1, where the bootstrap's interval shrinks to a
+    point (Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample surveys").
+    Student's quantile stands for the normal one, as the variance is estimated from few groups (Korn & Graubard 1998).
+    Where there is no variance to go by (all cases agree, or all groups do), each group counts as one case. Answers
+    about one patient in several sets are one cluster.
+
+    Args:
+        sets: for each case set (N,) success of each case, within 0 and 1, and (N,) codes of the groups; sets without a
+            case are passed over.
+        level: coverage aimed at.
+    """
     from scipy.special import ndtri, stdtrit
 
-    n = len(hits)
-    if not n:
+    sets = [one for one in sets if len(one[0])]
+    if not sets:
         return Estimate(np.nan, np.nan, np.nan, "wilson")
-    share = float(hits.mean())
-    _, codes = np.unique(group, return_inverse=True)
+    shares = [float(hits.mean()) for hits, _ in sets]
+    share, n = float(np.mean(shares)), sum(len(hits) for hits, _ in sets)
+    _, codes = np.unique(np.concatenate([group for _, group in sets]), return_inverse=True)
     n_groups = int(codes.max()) + 1
     effective = float(n)
     if n_groups < n:
         effective = float(n_groups)
-        residual = np.bincount(codes, weights=hits - share)
-        if n_groups > 1 and 0 < share < 1 and (residual**2).sum() > 0:
-            variance = n_groups / (n_groups - 1) * (residual**2).sum() / n**2
+        moved = [(hits - own) / len(hits) / len(sets) for (hits, _), own in zip(sets, shares, strict=True)]
+        spread = float((np.bincount(codes, weights=np.concatenate(moved)) ** 2).sum())
+        if n_groups > 1 and 0 < share < 1 and spread > ROUNDING**2:
+            variance = n_groups / (n_groups - 1) * spread
             trust = (stdtrit(n_groups - 1, (1 - level) / 2) / ndtri((1 - level) / 2)) ** 2
             effective = min(float(n), max(1.0, share * (1 - share) / variance / trust))
     return Estimate(share, *wilson(share * effective, effective, level), "wilson")

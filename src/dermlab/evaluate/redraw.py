@@ -301,7 +301,8 @@ def _p_values(pool: _Pool, values: np.ndarray, counts: np.ndarray, drawn: int) -
     squares = (pool.moved**2) @ counts - (pool.moved @ counts) ** 2 / drawn
     error = scale * np.sqrt(np.maximum(squares, 0.0) * drawn / (drawn - 1))
     ratio = np.divide(np.abs(gaps), error, out=np.zeros_like(gaps), where=error > 0)
-    return np.where((error > 0) | (np.abs(gaps) <= ROUNDING), 2 * t.sf(ratio, drawn - 1), 0.0)
+    # All groups drawn agree to the last bit: the sign test's p, since no spread is no certainty.
+    return np.where((error > 0) | (np.abs(gaps) <= ROUNDING), 2 * t.sf(ratio, drawn - 1), 2 * 0.5**drawn)
 
 
 def _holm_columns(ps: np.ndarray) -> np.ndarray:
@@ -324,7 +325,13 @@ def _pair_entry(pool: _Pool, place: int, found: Mapping[int, Mapping[str, Any]],
     )
     if pool.moved is not None:
         error = float(np.sqrt((pool.moved[place] ** 2).sum() * pool.n_groups / (pool.n_groups - 1)))
-        p = float(2 * t.sf(gap / error, pool.n_groups - 1)) if error > 0 else float(gap <= ROUNDING)
+        p = (
+            float(2 * t.sf(gap / error, pool.n_groups - 1))
+            if error > 0
+            else 1.0
+            if gap <= ROUNDING
+            else 2 * 0.5**pool.n_groups
+        )
         if needed is None and gap > ROUNDING:
             needed, extrapolated = int(np.ceil(n_units * (-ndtri(RARE) * error / gap) ** 2)), True
     keys = ("flipped", "tied", "significant", "significant_wrong")

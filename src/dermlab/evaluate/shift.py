@@ -14,19 +14,18 @@ import numpy as np
 import pandas as pd
 
 from dermlab.core.errors import InputError
-from dermlab.core.randomness import generator
-from dermlab.evaluate.cases import CaseSets, case_sets
-from dermlab.evaluate.fitting import Weighted, as_ratios, share
+from dermlab.evaluate.cases import Cases, CaseSets, case_sets
+from dermlab.evaluate.estimates import proportion
 from dermlab.evaluate.intake import as_text, listed
-from dermlab.evaluate.intervals import interval, resample
-from dermlab.evaluate.metrics import Evaluation
-from dermlab.evaluate.predictions import PROBABILITY, Predictions, class_codes
-from dermlab.evaluate.ratios import Ratios
+from dermlab.evaluate.intervals import NO_WIDTH, Estimate, all_counts, interval, wilson_over_sets
+from dermlab.evaluate.metrics import mean_defined, ratio
+from dermlab.evaluate.predictions import PROBABILITY, Predictions, class_codes, pool_units
 
 SMALLEST = 1e-12
 FLOOR = 1e-6  # a class that a prior calls impossible could never come back
 MAX_STEPS = 1000
 TOLERANCE = 1e-8
+ROUGH_TOLERANCE = 1e-6  # of a replicate's shares, which differ from each other by a thousand times that
 ROUNDED = 0.005  # stated shares may be rounded by so much in all
 
 
@@ -146,7 +145,12 @@ def adjust_priors(probabilities: np.ndarray, train_priors: np.ndarray, priors: n
 
 
 def estimate_priors(
-    probabilities: np.ndarray, train_priors: np.ndarray, weights: np.ndarray | None = None
+    probabilities: np.ndarray,
+    train_priors: np.ndarray,
+    weights: np.ndarray | None = None,
+    *,
+    start: np.ndarray | None = None,
+    tolerance: float = TOLERANCE,
 ) -> np.ndarray:
     """Return the class shares of unlabelled cases by expectation maximisation (Saerens et al. 2002, eq. 2.9).
 
@@ -156,13 +160,16 @@ def estimate_priors(
         probabilities: float (N, C).
         train_priors: (C,) class shares that the model was trained at.
         weights: (N, B) how often each case counts, one column per replicate; None: once.
+        start: (C,) shares to begin with; None: those of training.
+        tolerance: largest change of a share in one step at which it ends.
 
     Returns:
         (C,), or (C, B) where weights are given.
     """
     counts = np.ones((len(probabilities), 1)) if weights is None else np.asarray(weights, np.float64)
     likelihood = probabilities / np.maximum(train_priors, SMALLEST)
-    priors = np.tile(np.asarray(train_priors, np.float64)[:, None], (1, counts.shape[1]))
+    begun = np.asarray(train_priors if start is None else start, np.float64)
+    priors = np.tile(begun[:, None], (1, counts.shape[1]))
     total = np.maximum(counts.sum(axis=0), 1.0)
     for _ in range(MAX_STEPS):
         # Responsibilities need no (N, C, B) array: their sum over cases is prior · likelihoodᵀ (counts / evidence).
@@ -170,7 +177,7 @@ def estimate_priors(
         new = priors * (likelihood.T @ (counts / evidence)) / total
         moved = np.abs(new - priors).max()
         priors = new
-        if moved < TOLERANCE:
+        if moved < tolerance:
             break
     return priors[:, 0] if weights is None else priors
 
@@ -195,6 +202,9 @@ def prior_shift(
 ) -> tuple[Predictions, dict[str, Any]]:
     """Correct a table's probabilities for other class shares, stated or estimated, and say what it changes.
 
+    Units are pooled first, so that what is corrected is what is scored. Estimated shares are as uncertain as the
+    patients they come from: every bootstrap replicate estimates its own, corrects by them and is scored at them.
+
     Args:
         predictions: a table of probabilities, calibrated at ``train_priors``.
         train_priors: class → share that the model was trained at (:func:`class_shares` of ``val``); need not sum to 1.
@@ -206,7 +216,7 @@ def prior_shift(
         level: coverage of the intervals.
 
     Returns:
-        The table with the corrected rows of ``split``, and a dictionary for JSON::
+        The pooled table with the corrected rows of ``split``, and a dictionary for JSON::
 
             {"n", "n_groups", "unit", "group_by", "stated": bool, "classes",
              "train": {class: share},                              # ``train_priors``: of val, where it comes from there
@@ -225,12 +235,13 @@ def prior_shift(
     Raises:
         InputError: hard labels, a multi-label target, unknown classes, negative shares.
     """
+    predictions = pool_units(predictions)
     found = case_sets(predictions, split)
     if found.sets[0].multilabel or found.sets[0].probabilities is None:
         raise InputError(f"{predictions.source}: prior shift needs probabilities of one label a case")
     classes = predictions.classes
     trained = _shares(train_priors, classes, "train_priors")
-    estimated, drawn = _estimated(found, trained, n_boot, seed)
+    estimated = np.mean([estimate_priors(_probabilities(one), trained) for one in found.sets], axis=0)
     used = estimated if prevalence is None else _shares(prevalence, classes, "prevalence")
     rows = (predictions.frame["split"] == split).to_numpy()
     corrected = predictions.probabilities()
@@ -239,22 +250,28 @@ def prior_shift(
     frame[[PROBABILITY + name for name in classes]] = corrected
     result = predictions.with_frame(frame, prior_shift={"train": trained.tolist(), "used": used.tolist()})
     after = case_sets(result, split)
-    evaluations = [Evaluation(one.sets, ["top1"]) for one in (found, after)]
-    draws = resample(evaluations, n_boot=n_boot, seed=seed)
-    values, replicates = zip(
-        *(
-            (
-                _weighted({key: np.array([v]) for key, v in one.value().items()}, classes, used)[0],
-                _weighted(d, classes, used),
-            )
-            for one, d in zip(evaluations, draws, strict=True)
-        ),
-        strict=True,
-    )
+    sides = (found, after)
+    values = [_figures(np.stack([_confusion(one) for one in side.sets]), used[None], classes) for side in sides]
+    drawn, *both = _drawn(found, after, trained, estimated, prevalence is None, used, n_boot, seed)
     n_groups = len(found.groups)
     changed = np.mean([(a.predicted != b.predicted).mean() for a, b in zip(found.sets, after.sets, strict=True)])
     counts = np.mean([np.bincount(one.truth, minlength=len(classes)) for one in found.sets], axis=0)
+    units = [
+        [unit[one.truth == code] for unit, one in zip(found.unit, found.sets, strict=True)]
+        for code in range(len(classes))
+    ]
     warnings = [*predictions.warnings, *found.warnings]
+    told = {}
+    for name in values[0]:
+        kind, _, part = name.partition(":")
+        held = found.group_of_unit[np.concatenate(units[classes.index(part)])] if kind == "recall" else found.groups
+        told[name] = _pair(
+            name,
+            list(zip(sides, values, both, strict=True)),
+            len(np.unique(held)),
+            level,
+            certain=prevalence is not None,
+        )
     stated = 1.0 if prevalence is None else sum(map(float, prevalence.values()))
     if abs(stated - 1) > ROUNDED:
         warnings.append(f"the prevalence stated sums to {stated:g}, not 1: each share was divided by that")
@@ -275,81 +292,144 @@ def prior_shift(
             for code, name in enumerate(classes)
         },
         "used": dict(zip(classes, used.tolist(), strict=True)),
-        "top1": {
-            "before": interval(values[0], replicates[0], n_groups, level=level).to_dict(),
-            "after": interval(values[1], replicates[1], n_groups, level=level).to_dict(),
-            "difference": interval(
-                values[1] - values[0], replicates[1] - replicates[0], n_groups, level=level
-            ).to_dict(),
-        },
+        "top1": told["top1"],
         "majority": {"class": classes[int(used.argmax())], "top1": float(used.max())},
-        "per_class": _per_class(found, after, used / np.maximum(counts / counts.sum(), SMALLEST), n_boot, seed, level),
+        "per_class": {
+            name: {
+                "n": len(np.unique(np.concatenate(units[code]))),
+                **{kind: told[f"{kind}:{name}"] for kind in ("recall", "specificity", "ppv")},
+            }
+            for code, name in enumerate(classes)
+        },
         "changed": float(changed),
         "warnings": list(dict.fromkeys(warnings)),
     }
 
 
-def _per_class(
-    before: CaseSets, after: CaseSets, weights: np.ndarray, n_boot: int, seed: int, level: float
-) -> dict[str, dict[str, Any]]:
-    """Return recall, specificity and precision by class, before and after, each case counted by its class's weight."""
-    classes = before.sets[0].classes
-    drawn: list[Ratios] = []
-    asked: list[tuple[str, CaseSets, dict[str, list[Weighted]]]] = []
-    for side in (before, after):
-        quantities: dict[str, list[Weighted]] = {}
-        for code, name in enumerate(classes):
-            own = [one.truth == code for one in side.sets]
-            called = [one.predicted == code for one in side.sets]
-            at = [weights[one.truth] for one in side.sets]
-            quantities[f"recall:{name}"] = [(c, o * 1.0) for c, o in zip(called, own, strict=True)]
-            quantities[f"specificity:{name}"] = [(~c, ~o * w) for c, o, w in zip(called, own, at, strict=True)]
-            quantities[f"ppv:{name}"] = [(o, c * w) for c, o, w in zip(called, own, at, strict=True)]
-        drawn.append(as_ratios(side, quantities))
-        asked.append(("before" if side is before else "after", side, quantities))
-    values = [one.value() for one in drawn]
-    draws = resample(drawn, n_boot=n_boot, seed=seed)
-    holders = [
-        len(np.unique(np.concatenate([one.group[one.truth == code] for one in before.sets])))
-        for code in range(len(classes))
-    ]
-
-    def pair(kind: str, code: int) -> dict[str, Any]:
-        name = f"{kind}:{classes[code]}"
-        n_groups = holders[code] if kind == "recall" else len(before.groups)
-        (was, now), (old, new) = (one[name] for one in values), (one[name] for one in draws)
-        sides = {"before": (was, old), "after": (now, new), "difference": (now - was, new - old)}
-        found = {key: interval(*side, n_groups, level=level).to_dict() for key, side in sides.items()}
-        if kind == "recall":  # none of 35 found: no bootstrap draws anything else, Wilson's interval stays honest
-            found |= {key: share(side, given[name], level).to_dict() for key, side, given in asked}
-        return found
-
-    units = [
-        np.concatenate([unit[one.truth == code] for unit, one in zip(before.unit, before.sets, strict=True)])
-        for code in range(len(classes))
-    ]
-    return {
-        name: {
-            "n": len(np.unique(units[code])),
-            **{kind: pair(kind, code) for kind in ("recall", "specificity", "ppv")},
-        }
-        for code, name in enumerate(classes)
-    }
+def _probabilities(cases: Cases) -> np.ndarray:
+    assert cases.probabilities is not None
+    return cases.probabilities
 
 
-def _estimated(found: CaseSets, trained: np.ndarray, n_boot: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the shares by EM (C,) and their replicates (C, n_boot), averaged over the case sets."""
-    random = generator(seed, "priors")
-    n_groups = len(found.groups)
-    counts = np.stack(
-        [np.bincount(random.integers(0, n_groups, n_groups), minlength=n_groups) for _ in range(n_boot)], 1
-    )
-    values, draws = [], []
-    for cases in found.sets:
-        assert cases.probabilities is not None
-        values.append(estimate_priors(cases.probabilities, trained))
-        draws.append(estimate_priors(cases.probabilities, trained, counts[cases.group]))
-    return np.mean(values, axis=0), np.mean(draws, axis=0)
+def _confusion(cases: Cases, predicted: np.ndarray | None = None, counts: np.ndarray | None = None) -> np.ndarray:
+    """Return cases by true class and decision, float64 (1, C, C), each counted as often as its group is."""
+    n_classes = len(cases.classes)
+    cells = cases.truth * n_classes + (cases.predicted if predicted is None else predicted)
+    weights = None if counts is None else counts[cases.group]
+    return np.bincount(cells, weights, n_classes**2).reshape(1, n_classes, n_classes).astype(np.float64)
+
+
+def _drawn(
+    before: CaseSets,
+    after: CaseSets,
+    trained: np.ndarray,
+    estimated: np.ndarray,
+    is_estimated: bool,
+    used: np.ndarray,
+    n_boot: int,
+    seed: int,
+) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return replicates of the estimated shares (C, n_boot), and of the figures before and after.
+
+    Where the shares used are estimated, each replicate of the patients has its own, corrects by them and is scored at
+    them: how uncertain they are is part of how uncertain the figures are.
+    """
+    shares: list[np.ndarray] = []
+    figures: tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]] = ([], [])
+    for counts in all_counts(len(before.groups), n_boot, seed):
+        priors = np.mean(
+            [
+                estimate_priors(
+                    _probabilities(one), trained, counts[one.group], start=estimated, tolerance=ROUGH_TOLERANCE
+                )
+                for one in before.sets
+            ],
+            axis=0,
+        )
+        shares.append(priors)
+        at = priors if is_estimated else np.repeat(used[:, None], counts.shape[1], axis=1)
+        for side, sets in enumerate((before.sets, after.sets)):
+            tables = []
+            for cases, given in zip(sets, before.sets, strict=True):
+                likelihood = _probabilities(given) / np.maximum(trained, SMALLEST)
+                tables.append(
+                    np.concatenate(
+                        [
+                            _confusion(
+                                cases,
+                                (likelihood * at[:, place]).argmax(axis=1) if side and is_estimated else None,
+                                counts[:, place],
+                            )
+                            for place in range(counts.shape[1])
+                        ]
+                    )
+                )
+            figures[side].append(_figures(np.stack(tables), at.T, before.sets[0].classes))
+    joined = [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in figures]
+    return np.concatenate(shares, axis=1), joined[0], joined[1]
+
+
+def _figures(tables: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:
+    """Return accuracy, recalls, specificities and predictive values (B,) where the classes have the shares stated.
+
+    All follow from how each class is called and from how common it is. Classes without a case are left out.
+
+    Args:
+        tables: float64 (sets, B, C, C) cases by true class and decision; averaged over sets.
+        shares: float64 (B, C).
+        classes: their names.
+    """
+    n = tables.sum(axis=-1)
+    weight = np.where(n > 0, shares, 0.0)
+    called = np.divide(tables, n[..., None], out=np.zeros_like(tables), where=n[..., None] > 0)
+    mass = weight[..., None] * called  # (sets, B, true, called), the share of all cases
+    total, hit = weight.sum(axis=-1), np.diagonal(mass, axis1=-2, axis2=-1)
+    all_called = mass.sum(axis=-2)
+    result = {"top1": mean_defined(ratio(hit.sum(axis=-1), total))}
+    for code, name in enumerate(classes):
+        others = total - weight[..., code]
+        wrongly = all_called[..., code] - hit[..., code]
+        result[f"recall:{name}"] = mean_defined(ratio(tables[..., code, code], n[..., code]))
+        result[f"specificity:{name}"] = mean_defined(ratio(others - wrongly, others))
+        result[f"ppv:{name}"] = mean_defined(ratio(hit[..., code], all_called[..., code]))
+    return result
+
+
+def _pair(
+    name: str,
+    sides: Sequence[tuple[CaseSets, dict[str, np.ndarray], dict[str, np.ndarray]]],
+    n_groups: int,
+    level: float,
+    *,
+    certain: bool,
+) -> dict[str, Any]:
+    """Return a figure before, after, and the paired difference, each with its interval.
+
+    Args:
+        name: of the figure.
+        sides: before and after: the cases, the values (1,) and the replicates (n_boot,) by name.
+        n_groups: number of groups that its spread is known from.
+        level: coverage aimed at.
+        certain: the shares were stated, so that the decisions do not vary with the patients drawn.
+    """
+    (_, was, old), (_, now, new) = ((found, float(values[name][0]), draws[name]) for found, values, draws in sides)
+    result = {"difference": interval(now - was, new - old, n_groups, level=level)}
+    if certain and all(
+        (a.predicted == b.predicted).all() for a, b in zip(*(side.sets for side, *_ in sides), strict=True)
+    ):
+        result["difference"] = Estimate(0.0, 0.0, 0.0, "unchanged")  # shares that change no decision change nothing
+    for key, (found, _, _), value, draws in (("before", sides[0], was, old), ("after", sides[1], now, new)):
+        one = interval(value, draws, n_groups, level=level)
+        counted = None if name == "top1" else proportion(name.replace("ppv:", "precision:"), found.sets)
+        wilson = None if counted is None else wilson_over_sets(counted, level)
+        # Specificity and predictive value count classes by their shares; unweighted they are the same in the extreme.
+        if wilson is not None and (
+            (name.startswith("recall:") and (certain or key == "before"))
+            or (one.method == NO_WIDTH and np.isclose(wilson.value, value))
+        ):
+            one = wilson
+        result[key] = one
+    return {key: result[key].to_dict() for key in ("before", "after", "difference")}
 
 
 def _shares(given: Mapping[str, float], classes: Sequence[str], what: str) -> np.ndarray:
@@ -363,14 +443,3 @@ def _shares(given: Mapping[str, float], classes: Sequence[str], what: str) -> np
     if not np.isfinite(shares).all() or (shares < 0).any() or shares.sum() <= 0:
         raise InputError(f"{what}: shares must be 0 or more, and not all 0")
     return shares / shares.sum()
-
-
-def _weighted(values: Mapping[str, np.ndarray], classes: Sequence[str], shares: np.ndarray) -> np.ndarray:
-    """Return accuracy at given shares (B,): the recalls of the classes, weighted, classes without a case left out."""
-    recalls = np.stack([values[f"recall:{name}"] for name in classes])
-    known = ~np.isnan(recalls)
-    weight = np.where(known, shares[:, None], 0.0)
-    total = weight.sum(axis=0)
-    return np.divide(
-        (np.where(known, recalls, 0.0) * weight).sum(axis=0), total, out=np.full(len(total), np.nan), where=total > 0
-    )

@@ -20,9 +20,11 @@ from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
 from dermlab.evaluate.cases import Cases, CaseSets, case_sets
 from dermlab.evaluate.compare import ROUNDING, bootstrap_p, holm
-from dermlab.evaluate.intervals import BLOCK, Estimate, in_threads, interval, resample, wilson_grouped
+from dermlab.evaluate.estimates import estimate, estimate_metric
+from dermlab.evaluate.fitting import share
+from dermlab.evaluate.intervals import BLOCK, Estimate, expanded, in_threads, interval, resample
 from dermlab.evaluate.levels import NOT_RECORDED, Levels, choose_levels, describing_columns
-from dermlab.evaluate.metrics import Evaluation, defined, metric, top_k_credit
+from dermlab.evaluate.metrics import Evaluation, defined, metric
 from dermlab.evaluate.predictions import Predictions
 from dermlab.evaluate.ratios import Ratios
 
@@ -128,11 +130,8 @@ def subgroups(
         "columns": {},
     }
     with progress("subgroups", len(chosen) + 1, "columns") as advance:
-        drawn = resample([everyone], n_boot=n_boot, seed=seed, names=names)[0]
-        values = everyone.value()
-        result["overall"] = {
-            name: interval(values[name], drawn[name], len(found.groups), level=level).to_dict() for name in names
-        }
+        overall = estimate([everyone], n_boot=n_boot, seed=seed, level=level, names=names)[0]
+        result["overall"] = {name: one.to_dict() for name, one in overall.items()}
         advance(1)
         for column in chosen:
             result["columns"][column.column] = _Column(found, column, settings).describe()
@@ -312,16 +311,13 @@ class _Column:
         }
 
     def _estimate(self, name: str, code: int, values: Mapping[str, Any], draws: Mapping[str, Any]) -> Estimate:
-        """Return a level's metric with its interval: Wilson's for a single proportion, else the bootstrap's."""
-        part = name.partition(":")[2]
-        if len(self.found.sets) == 1 and (name in ("top1", "top3") or name.startswith("recall:")):
-            cases = _restricted(self.found, self.members[code])[0]
-            hits = top_k_credit(cases, 3) if name == "top3" else cases.correct()
-            own = cases.truth == self.classes.index(part) if part else np.ones(len(cases), bool)
-            return wilson_grouped(hits[own], cases.group[own], self.settings.level)
+        """Return a level's metric with its interval."""
         value, replicates = (_of(side, name, self.own[code]) for side in (values, draws))
         holders = self._holders(name, self.members[code], self.own[code])
-        return interval(float(value[0]), replicates, holders, level=self.settings.level)
+        sets = _restricted(self.found, self.members[code])
+        return estimate_metric(
+            name, sets, float(value[0]), replicates, holders, level=self.settings.level, classes=self.own[code]
+        )
 
     def _compared(self, name: str) -> tuple[list[int], list[str]]:
         """Return the levels that a gap runs over and the classes that it is averaged over.
@@ -473,7 +469,7 @@ class _Column:
         values = ratios.value()
         for code in self.claimed:
             result["levels"][self._name(code)] = {
-                rate: self._rate(values, draws, terms, groups, rate, code).to_dict()
+                rate: share(self.found, [one[f"{rate}:{code}"] for one in terms], self.settings.level).to_dict()
                 if self._base(terms, rate, code) >= self.settings.min_cases
                 else None
                 for rate in RATES
@@ -504,15 +500,6 @@ class _Column:
         """Return how many cases a rate of a level rests on."""
         return float(np.mean([one[f"{rate}:{code}"][1].sum() for one in terms]))
 
-    def _rate(
-        self, values: Any, draws: Any, terms: list[dict[str, Any]], groups: list[np.ndarray], rate: str, code: int
-    ) -> Estimate:
-        name = f"{rate}:{code}"
-        if len(terms) == 1:
-            hits, base = terms[0][name]
-            return wilson_grouped(hits[base > 0], groups[0][base > 0], self.settings.level)
-        return interval(values[name], draws[name], self.n_groups[code], level=self.settings.level)
-
 
 def range_interval(values: np.ndarray, replicates: np.ndarray, n_groups: int, level: float) -> Estimate:
     """Return the largest difference between levels with an interval that allows for its having been chosen.
@@ -528,8 +515,6 @@ def range_interval(values: np.ndarray, replicates: np.ndarray, n_groups: int, le
         n_groups: number of groups of the smallest level; few widen the interval.
         level: coverage aimed at.
     """
-    from dermlab.evaluate.intervals import expanded
-
     if np.isnan(values).any() or len(values) < 2:
         return Estimate(np.nan, np.nan, np.nan, "range")
     first, second = np.triu_indices(len(values), 1)

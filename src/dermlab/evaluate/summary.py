@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from dermlab.evaluate.calibration import expected_ece, reliability_bins
 from dermlab.evaluate.cases import CaseSets, case_sets
+from dermlab.evaluate.estimates import estimate
 from dermlab.evaluate.influence import delong_interval
-from dermlab.evaluate.intervals import Estimate, Method, estimate, wilson_grouped
-from dermlab.evaluate.metrics import ORDINAL, PER_CLASS, Evaluation, confusion_matrix, defined, point, top_k_credit
+from dermlab.evaluate.intervals import NO_WIDTH, Estimate, Method
+from dermlab.evaluate.metrics import (
+    MULTILABEL,
+    ORDINAL,
+    PER_CLASS,
+    Evaluation,
+    confusion_matrix,
+    defined,
+    point,
+)
+from dermlab.evaluate.multilabel import call_words, mean_thresholds
 from dermlab.evaluate.predictions import Predictions
 
 PROMISED = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
-FURTHER = ("weighted_f1", "kappa", "auprc", "ece_equal_mass", "brier", "log_loss", *ORDINAL)
+FURTHER = ("weighted_f1", "kappa", "auprc", "ece_equal_mass", "brier", "log_loss", *ORDINAL, *MULTILABEL)
 FEW_GROUPS = 30
 FEW_CASES = 10
 UNDEFINED_SHARE = 0.05
@@ -50,8 +61,6 @@ def summarise(
     names = [name for name in (*PROMISED, *FURTHER) if defined(name, first)]
     evaluation = Evaluation(found.sets, list(dict.fromkeys([*names, *metrics])))
     estimates = estimate([evaluation], n_boot=n_boot, seed=seed, method=method, level=level)[0]
-    wilson = _wilson(found, level, metrics)
-    estimates.update(wilson)
     nothing = Estimate(np.nan, np.nan, np.nan, method)
     frame = predictions.part(split).frame
     group_by = predictions.meta.get("group_by", "image_id")
@@ -77,7 +86,7 @@ def summarise(
             "level": level,
             "n_boot": n_boot,
             "seed": seed,
-            "wilson": sorted({name if point(name) else name.partition(":")[0] for name in wilson}),
+            "wilson": _of_wilson(estimates),
         },
     }
     if metrics:
@@ -92,41 +101,24 @@ def summarise(
         result["ece"]["if_calibrated"] = expected_ece(found.sets, seed=seed)
     if predictions.meta.get("calibration"):
         result["calibration"] = predictions.meta["calibration"]
+    if first.multilabel:
+        result["thresholds"] = mean_thresholds(predictions)
+        found = replace(found, warnings=(*found.warnings, call_words(predictions, first.classes)))
     warnings = [*predictions.warnings, *found.warnings, *_warnings(found, estimates, [*names, *metrics], group_by)]
     result["warnings"] = list(dict.fromkeys(warnings))
     return result
 
 
-def _wilson(found: CaseSets, level: float, further: Sequence[str]) -> dict[str, Estimate]:
-    """Return Wilson's intervals of the metrics that are single proportions, where there is one case set.
-
-    A class of three cases, all found, has a bootstrap interval of no width; Wilson's stays honest.
-    """
-    if len(found.sets) != 1 or found.sets[0].multilabel:
-        return {}
-    cases = found.sets[0]
-    correct = cases.correct()
-
-    def share(right: np.ndarray, among: np.ndarray) -> Estimate:
-        return wilson_grouped(right[among].astype(np.float64), cases.group[among], level)
-
-    result = {"top1": wilson_grouped(correct, cases.group, level)}
-    if cases.probabilities is not None:
-        result["top3"] = wilson_grouped(top_k_credit(cases, 3), cases.group, level)
-    for code, name in enumerate(cases.classes):
-        own, said = cases.truth == code, cases.predicted == code
-        result[f"recall:{name}"] = share(said, own)
-        result[f"specificity:{name}"] = share(~said, ~own)
-        result[f"precision:{name}"] = share(own, said)
-        result[f"npv:{name}"] = share(~own, ~said)
-    for asked in map(point, further):
-        threshold = asked and asked.stated("thr")
-        if asked and threshold is not None and asked.wanted in ("sens", "spec"):
-            assert cases.probabilities is not None
-            code = asked.code(cases)
-            own, called = cases.truth == code, cases.probabilities[:, code] >= threshold
-            result[asked.name] = share(called, own) if asked.wanted == "sens" else share(~called, ~own)
-    return result
+def _of_wilson(estimates: dict[str, Estimate]) -> list[str]:
+    """Return which metrics have Wilson's interval, those of classes by one name where all of them have it."""
+    bases: dict[str, list[str]] = {}
+    for name in estimates:
+        bases.setdefault(name if point(name) else name.partition(":")[0], []).append(name)
+    told = set()
+    for base, members in bases.items():
+        wilson = [name for name in members if estimates[name].method == "wilson"]
+        told |= {base} if len(wilson) == len(members) else set(wilson)
+    return sorted(told)
 
 
 def _per_class(found: CaseSets, estimates: dict[str, Estimate], nothing: Estimate) -> dict[str, dict[str, Any]]:
@@ -152,9 +144,7 @@ def _warnings(found: CaseSets, estimates: dict[str, Estimate], names: list[str],
     cases = found.sets[0]
     if cases.probabilities is None:
         told.append("hard labels only: no top-3, AUROC or calibration")
-    if cases.multilabel:
-        told.append("multi-label target: decisions at probability .5; no top-1 or top-3")
-    elif len(cases.classes) <= 3 and cases.probabilities is not None:
+    if not cases.multilabel and len(cases.classes) <= 3 and cases.probabilities is not None:
         told.append(f"only {len(cases.classes)} classes: top-3 is always 1")
     counts = np.array([_count(found, code) for code in range(len(cases.classes))])
     absent = [name for name, n in zip(cases.classes, counts, strict=True) if n == 0]
@@ -173,6 +163,11 @@ def _warnings(found: CaseSets, estimates: dict[str, Estimate], names: list[str],
         told.append(f"only {len(found.groups)} groups: bootstrap intervals from so few are too narrow")
     if not found.clustered and group_by == "image_id":
         told.append("no patients or lesions are known: intervals take every image for independent")
+    still = [name for name in names if estimates[name].method == NO_WIDTH]
+    if still:
+        told.append(
+            f"the same in every bootstrap replicate, which is no certainty, so without an interval: {', '.join(still)}"
+        )
     for name in names:
         replicates = estimates[name].replicates
         undefined = float(np.isnan(replicates).mean()) if len(replicates) else 0.0
