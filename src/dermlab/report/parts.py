@@ -20,6 +20,10 @@ Json = dict[str, Any]
 UNBOUNDED = (-float("inf"), float("inf"))
 TITLES = {
     "leak": "How much of the accuracy is the leak",
+    "screening": "Screening on a small budget",
+    "recipes": "Recipes over training seeds",
+    "decomposition": "Which change gave what",
+    "training": "Learning curves",
     "subgroups": "For whom it works less well",
     "calibration": "Calibration, before and after correction",
     "referral": "What could be referred to a person",
@@ -484,12 +488,14 @@ def _hierarchy(part: Json) -> Json:
         f"specificity {percent(part['specificity'])} at a probability of {part['threshold']:g}; AUROC "
         f"{number(part['auroc'])}. {percent(errors['across'])} of all cases end in the wrong branch."
     )
-    missed = [
-        row(name, found["share"], f"n = {found['n']:,}")
-        for name, found in sorted(
-            part["missed"].items(), key=lambda item: -((item[1]["share"] or {}).get("value") or 0)
+    by_share = sorted(part["missed"].items(), key=lambda item: -((item[1]["share"] or {}).get("value") or 0))
+    missed = [row(name, found["share"], f"n = {found['n']:,}") for name, found in by_share]
+    if by_share and (by_share[0][1]["share"] or {}).get("value"):
+        name, found = by_share[0]
+        sentence += (
+            f" Most often called otherwise, of the {part['positive']} ones: {name}, {percent(found['share'])} of "
+            f"{found['n']:,}."
         )
-    ]
     branches = "; ".join(f"{name}: {', '.join(members)}" for name, members in part["branches"].items())
     return {
         "sentence": sentence,
@@ -519,7 +525,7 @@ def _frequency(part: Json) -> Json:
     bins = {
         "head": f"more than {part['many']} training photos",
         "tail": f"fewer than {part['few']}",
-        "medium": "between",
+        "medium": f"{part['few']} to {part['many']}",
     }
     rows = [
         row(f"{item['bin']} ({bins[item['bin']]})", item["recall"], f"{', '.join(item['classes'])}; n = {item['n']:,}")
@@ -662,6 +668,7 @@ def _leak(part: Json) -> Json:
     }
 
 
+HEADS = {"knn": "kNN"}
 _LEAK_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 
 
@@ -685,7 +692,8 @@ def _label_efficiency(part: Json) -> Json:
                     series.append(plots.Line(curve["encoder"], labels, *ends))
             if series:
                 chart = plots.chart(series, x="labelled photos", y=label, x_kind="count", y_kind=kind, log=True)
-                blocks += [{"kind": "heading", "text": f"{head} head, {what}"}, {"kind": "chart", "chart": chart}]
+                heading = f"{words.capital(what)}: {HEADS.get(head, head)} head"
+                blocks += [{"kind": "heading", "text": heading}, {"kind": "chart", "chart": chart}]
     ratios = [item for item in part["ratios"] if item["headline"]] or part["ratios"]
     rows = [
         [
@@ -841,8 +849,18 @@ def _unseen(part: Json) -> Json:
     }
 
 
+def _of_trainings(name: str) -> Callable[[Json], Json]:
+    def shown(part: Json) -> Json:
+        from dermlab.report.training import VIEWS as OF_TRAININGS  # which is made of the pieces above
+
+        return OF_TRAININGS[name](part)
+
+    return shown
+
+
 VIEWS: dict[str, Callable[[Json], Json]] = {
     "leak": _leak,
+    **{name: _of_trainings(name) for name in ("screening", "recipes", "decomposition", "training")},
     "subgroups": _subgroups,
     "calibration": _calibration,
     "referral": _referral,

@@ -14,7 +14,8 @@ SYMBOLS = {"GO": "✓", "NO-GO": "✕", "CANNOT TELL": "≈", "WINNER": "★", "
 TONES = {"GO": "go", "NO-GO": "no-go", "CANNOT TELL": "cannot-tell", "WINNER": "winner", "NO WINNER": "no-go"}
 VERDICT_TONES = {"viable": "good", "viable with conditions": "unsure", "blocked": "bad", "unknown": "bad"}
 RIVALS = {"baseline": "", "floor": " (best floor)", "candidate": " (best candidate)"}
-BRIEF = ("subgroups", "calibration", "referral", "conformal", "robustness", "unseen")  # a line each on the first page
+# A line each on the first page.
+BRIEF = ("subgroups", "hierarchy", "calibration", "referral", "conformal", "robustness", "unseen")
 SEVERITIES = ("error", "warning", "info")
 Json = dict[str, Any]
 
@@ -251,7 +252,7 @@ def _notes(record: Json) -> list[Json]:
         notes.append({"severity": severity, "kind": "Waived in the config", "message": message, "remedy": ""})
     for finding in record["findings"]:
         if finding["severity"] != "info" and not finding.get("waived"):
-            kind = finding["code"].replace("_", " ").replace("-", " ")
+            kind = finding["code"].replace("_", " ").replace("-", " ").replace("proxy:", "proxy column: ")
             remedy = finding.get("remedy") or ""
             notes.append(
                 {
