@@ -177,9 +177,9 @@ class Head(ClassifierMixin, BaseEstimator):
 
     def _is_multilabel(self, y: Any) -> bool:
         """Tell whether labels are a table of several questions; a column of one is so only where one class is named."""
-        shape = np.shape(y)
+        y = np.asarray(y)
         named = self.classes is not None and len(self.classes) == 1
-        return len(shape) == 2 and (shape[1] > 1 or named) and np.asarray(y).dtype.kind in "buif"
+        return y.ndim == 2 and (y.shape[1] > 1 or named) and y.dtype.kind in "buif"
 
     @property
     def multilabel_(self) -> bool:

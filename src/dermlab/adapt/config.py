@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from dermlab.core.config import Config
 
 HeadKind = Literal["knn", "linear", "mlp", "fusion", "questionnaire", "majority"]
+Decision = Literal["most_probable", "cost"]
 DEFAULT_SPLIT = "main"
 
 # Which settings beyond ``kind`` each head has.
@@ -45,7 +46,7 @@ class HeadConfig(Config):
     dropout: float | None = Field(None, ge=0, lt=1, description="dropout of mlp and fusion")
     weight_decay: float | None = Field(None, ge=0, description="weight decay of mlp and fusion")
     n_members: int | None = Field(None, ge=1, description="networks averaged by mlp and fusion")
-    choose_by: Literal["log_loss", "top1", "balanced_accuracy", "macro_f1", "auroc"] | None = Field(
+    choose_by: Literal["log_loss", "top1", "balanced_accuracy", "macro_f1", "auroc", "auprc"] | None = Field(
         None, description="metric on val that chooses the head's settings; none: log_loss, and the run's metric for knn"
     )
 
@@ -78,7 +79,12 @@ class ProbeSettings(Config):
     head: Head = Field(HeadConfig(kind="linear"), description="knn, linear, mlp, fusion, questionnaire or majority")
     split: str = Field(DEFAULT_SPLIT, description="name of the split; main is made (60/20/20, grouped) where missing")
     target: str | None = Field(None, description="what is predicted; none means the card's default target")
-    metric: Literal["top1", "balanced_accuracy", "macro_f1", "auroc"] = Field("top1", description="chooses on val")
+    metric: Literal["top1", "balanced_accuracy", "macro_f1", "auroc", "auprc", "quadratic_kappa"] = Field(
+        "top1", description="chooses on val; top1 means auroc for a multi-label target"
+    )
+    decision: Decision = Field(
+        "most_probable", description="most_probable, or cost: of least expected cost by the card"
+    )
     seed: int = Field(0, ge=0, description="seed of everything")
     max_train_per_class: int | None = Field(None, ge=1, description="at most so many training photos of a class")
     max_val_per_class: int | None = Field(None, ge=1, description="at most so many validation photos of a class")

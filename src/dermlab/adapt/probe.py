@@ -29,7 +29,14 @@ from dermlab.data.metadata import QuestionnaireEncoder
 from dermlab.data.splits import split_by_fraction
 from dermlab.evaluate.cases import case_sets
 from dermlab.evaluate.metrics import Evaluation
-from dermlab.evaluate.predictions import LEADING, PROBABILITY, Predictions, read_predictions, write_predictions
+from dermlab.evaluate.predictions import (
+    LEADING,
+    PROBABILITY,
+    Predictions,
+    read_predictions,
+    truth_columns,
+    write_predictions,
+)
 from dermlab.evaluate.summary import summarise
 from dermlab.licensing import contamination, read_card
 from dermlab.models.known import require_known
@@ -123,8 +130,10 @@ def run_probe(
         InputError: the split, the target, the encoder or the questionnaire will not do, or ``out`` holds another run.
     """
     target = dataset.card.target(settings.target)
+    settings = _for_target(settings, target)
     head = settings.head
     check_encoder(settings, embedded=features is not None)
+    check_decision(settings.decision, target)
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "probe")
     made_with = inputs_of(dataset, split, settings.encoder)
@@ -171,6 +180,7 @@ def run_probe(
         "group_by": dataset.group_column(),
         "pooling": dataset.card.pooling,
         "calibration": None,
+        **decided_by(settings.decision, target),
         "fingerprint": hash_json([report["fingerprint"] for report in reports]),
         "lineage": model["lineage"],
         "warnings": warnings,
@@ -274,10 +284,6 @@ def _inputs(dataset: Dataset, settings: ProbeSettings, target: Target, features:
         target=target,
         contents=None if features is None else photo_contents(dataset),
     )
-    if inputs.labels.ndim == 2:
-        raise InputError(
-            f"target {target.column!r} has several labels an image; frozen heads predict one. Name another --target"
-        )
     return inputs
 
 
@@ -321,12 +327,15 @@ def _fit_fold(
         seed=_fold_seed(settings.seed, repeat, fold),
         n_embedding=None if inputs.embedding is None else inputs.embedding.shape[1],
         blocks=None if encoder is None else encoder.blocks_,
+        # Where classes exclude each other those of the fold's photos are enough; a column of labels has no other name.
+        classes=inputs.target.classes if inputs.labels.ndim == 2 else None,
     )
     labels = inputs.labels
+    known = labels.astype(str) if labels.ndim == 1 else labels
     head.fit(
         X[train],
-        labels[train].astype(str),
-        validation=(X[val], labels[val].astype(str)) if len(val) else None,
+        known[train],
+        validation=(X[val], known[val]) if len(val) else None,
         groups=inputs.groups[train],
     )
     rows = np.flatnonzero(np.isin(part, ("val", "test")) & inputs.usable)
@@ -341,9 +350,8 @@ def _fit_fold(
             "fold": fold,
             "repeat": repeat,
             "seed": settings.seed,
-            "label": pd.Series(labels[rows], dtype="string"),
         }
-    )
+    ).join(truth_columns(labels[rows], inputs.target.classes))
     for code, name in enumerate(inputs.target.classes):
         frame[PROBABILITY + name] = probabilities[:, code]
     for column in subgroup_columns(dataset):
@@ -372,6 +380,46 @@ def _fit_fold(
     known = {name: np.unique(values[met]).tolist() for name, values in seen.items() if values is not None}
     write_json(place / "seen.json", {"data": dataset.fingerprint, **known})
     write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
+
+
+def _for_target(settings: ProbeSettings, target: Target) -> ProbeSettings:
+    """Return the settings as a target can use them; what it cannot use is refused in one line."""
+    if target.kind != "multilabel":
+        if settings.metric == "quadratic_kappa" and target.kind != "ordinal":
+            raise InputError(
+                f"metric: quadratic_kappa needs a target of kind ordinal; {target.column!r} is {target.kind}"
+            )
+        return settings
+    for name, value in (
+        ("max_train_per_class", settings.max_train_per_class),
+        ("max_val_per_class", settings.max_val_per_class),
+    ):
+        if value is not None:
+            raise InputError(f"{name}: counts photos of one class; {target.column!r} has several labels a photo")
+    if settings.head.choose_by == "top1" or settings.metric == "quadratic_kappa":
+        raise InputError(
+            f"metric: top1 and quadratic_kappa are for one label a photo; {target.column!r} has several: auroc, auprc, "
+            "macro_f1, balanced_accuracy"
+        )
+    return settings.model_copy(update={"metric": "auroc"}) if settings.metric == "top1" else settings
+
+
+def check_decision(decision: str, target: Target) -> None:
+    """Refuse to decide by costs where the card has none.
+
+    Raises:
+        InputError: the target has no cost matrix, or several labels an image.
+    """
+    if decision == "cost" and (target.cost_matrix is None or target.kind == "multilabel"):
+        why = "has several labels a photo" if target.kind == "multilabel" else "has no cost_matrix in card.yaml"
+        raise InputError(f"decision: cost weighs errors between classes; the target {target.column!r} {why}")
+
+
+def decided_by(decision: str, target: Target) -> dict[str, Any]:
+    """Return what a predictions table's sidecar says of how decisions follow from probabilities."""
+    if decision != "cost":
+        return {}
+    return {"decision": "cost", "cost_matrix": target.model_dump(mode="json")["cost_matrix"]}
 
 
 def left_out_words(left_out: Sequence[dict[str, str]]) -> list[str]:
@@ -456,6 +504,9 @@ def prior_warning(
     """Warn where val and test mix the classes differently: what is chosen on one may not suit the other."""
     from scipy.stats import chi2_contingency
 
+    where = f"repeat {repeat}, fold {fold}: " if (repeat or fold) else ""
+    if labels.ndim == 2:
+        return _label_share_warning(labels, part, classes, where)
     counts = np.array(
         [
             pd.Series(labels[(part == name) & labelled]).value_counts().reindex(list(classes)).fillna(0)
@@ -470,11 +521,28 @@ def prior_warning(
     p = float(chi2_contingency(counts)[1])
     if distance <= PRIOR_DISTANCE or p >= PRIOR_P:
         return []
-    where = f"repeat {repeat}, fold {fold}: " if (repeat or fold) else ""
     return [
         f"{where}val and test hold the classes in different shares (total variation {distance:.2f}, p = {p:.2g}): "
         "what is chosen on val may not suit test"
     ]
+
+
+def _label_share_warning(labels: np.ndarray, part: np.ndarray, classes: Sequence[str], where: str) -> list[str]:
+    """Warn of labels that val and test hold in different shares, each tested at the level divided by their number."""
+    from scipy.stats import fisher_exact
+
+    found = []
+    for code, name in enumerate(classes):
+        sides = [labels[part == side, code] for side in ("val", "test")]
+        sides = [side[~np.isnan(side)] for side in sides]
+        if not all(len(side) for side in sides):
+            continue
+        p = fisher_exact([[side.sum(), len(side) - side.sum()] for side in sides]).pvalue
+        if abs(sides[0].mean() - sides[1].mean()) > PRIOR_DISTANCE and p < PRIOR_P / len(classes):
+            found.append(name)
+    if not found:
+        return []
+    return [f"{where}val and test hold {', '.join(found)} in different shares: what is chosen on val may not suit test"]
 
 
 def _input_warnings(inputs: _Inputs, features: Features | None, settings: ProbeSettings) -> list[str]:

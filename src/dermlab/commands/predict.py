@@ -118,12 +118,26 @@ def run(config: PredictConfig) -> PredictResult:
         "group_by": dataset.group_column(),
         "pooling": dataset.card.pooling,
         "calibration": None,
+        **({} if mixed is not None else _decisions(config.run)),
         "fingerprint": _fingerprint(members),
         "lineage": _lineage(members, dataset, is_mixture=mixed is not None),
         "warnings": warnings,
     }
     write_predictions(config.out, frame, meta)
     return PredictResult(config.out, len(frame), int((~usable).sum()), n_seen, tuple(warnings))
+
+
+def _decisions(run: Path) -> dict[str, Any]:
+    """Return what a run's own table says of how decisions follow from probabilities: costs, thresholds of labels."""
+    from dermlab.evaluate.multilabel import mean_thresholds
+    from dermlab.evaluate.predictions import read_predictions
+
+    table = read_predictions(run)
+    kept = {name: table.meta[name] for name in ("decision", "cost_matrix") if name in table.meta}
+    thresholds = mean_thresholds(table)
+    if thresholds is not None:  # of no fold: the folds' probabilities are averaged, and so are their thresholds
+        kept["thresholds"] = {"chosen_on": "val", "for": "f1", "folds": [{"labels": thresholds}]}
+    return kept
 
 
 def _open(path: Path) -> FittedProbe | FittedFinetune:
@@ -211,7 +225,17 @@ def _labels(probe: FittedProbe | FittedFinetune, dataset: Dataset, warnings: lis
         warnings.append(f"{dataset.folder} has no target {name!r}: the table holds no labels")
         return None
     labels = dataset.labels(name)
-    unknown = sorted({str(label) for label in pd.Series(labels).dropna()} - set(probe.classes))
+    target = dataset.card.target(name)
+    if (target.kind == "multilabel") != (probe.model["target"]["kind"] == "multilabel"):
+        raise InputError(
+            f"{dataset.folder}: {name!r} is {target.kind}, the model's is {probe.model['target']['kind']}; --no_labels"
+        )
+    if target.kind == "multilabel":
+        known = pd.DataFrame(labels, columns=list(target.classes))
+        labels = known.reindex(columns=list(probe.classes)).to_numpy()  # a label that the data do not tell is unknown
+        unknown = sorted(set(target.classes) - set(probe.classes))
+    else:
+        unknown = sorted({str(label) for label in pd.Series(labels).dropna()} - set(probe.classes))
     if unknown:
         raise InputError(
             f"{dataset.folder}: holds classes of {name!r} that the model does not know: {', '.join(unknown)}; it knows "
@@ -233,7 +257,7 @@ def _frame(
     import pandas as pd
 
     from dermlab.adapt.probe import subgroup_columns
-    from dermlab.evaluate.predictions import PROBABILITY
+    from dermlab.evaluate.predictions import PROBABILITY, truth_columns
 
     frame = pd.DataFrame(
         {
@@ -245,9 +269,12 @@ def _frame(
             "fold": 0,
             "repeat": 0,
             "seed": 0,
-            "label": pd.Series(labels if labels is not None else [None] * len(dataset), dtype="string"),
         }
     )
+    if labels is None:
+        several = probe.model["target"]["kind"] == "multilabel"
+        labels = np.full((len(dataset), len(probe.classes)), np.nan) if several else np.full(len(dataset), None)
+    frame = frame.join(truth_columns(labels, probe.classes))
     for code, name in enumerate(probe.classes):
         frame[PROBABILITY + name] = probabilities[:, code]
     frame["seen_in_training"] = seen

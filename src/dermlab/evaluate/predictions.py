@@ -36,7 +36,8 @@ class Predictions:
             in place of ``label`` and probabilities that are independent of each other; then subgroup columns.
         classes: class names in the order of the probability columns.
         meta: the sidecar: run_id, model, target, kind, classes, unit, group_by, pooling, calibration, lineage,
-            warnings; and ``source``, the file it came from.
+            warnings; ``decision`` and ``cost_matrix`` where costs decide; ``thresholds`` of a multi-label table; and
+            ``source``, the file it came from.
     """
 
     frame: pd.DataFrame
@@ -81,8 +82,14 @@ class Predictions:
         return class_codes(self.frame["label"], self.classes)
 
     def predicted(self) -> np.ndarray:
-        """Return the predicted class as int64 codes (rows,): the first of the most probable, or the hard label."""
+        """Return the predicted class as int64 codes (rows,): the first of the most probable, or the hard label.
+
+        Where the sidecar says ``decision: cost`` it is the class of least expected cost under its ``cost_matrix``.
+        """
         if self.has_probabilities:
+            if self.meta.get("decision") == "cost":
+                order = [self.meta["classes"].index(name) for name in self.classes]
+                return least_cost(self.probabilities(), np.asarray(self.meta["cost_matrix"])[np.ix_(order, order)])
             return self.probabilities().argmax(axis=1)
         return class_codes(self.frame["prediction"], self.classes)
 
@@ -113,9 +120,35 @@ class Predictions:
         return Predictions(frame, self.classes, {**self.meta, **meta})
 
 
+def least_cost(probabilities: np.ndarray, cost_matrix: Any) -> np.ndarray:
+    """Return the decision of least expected cost for each case, int64 (N,); ties go to the more probable class.
+
+    Elkan 2001, "The foundations of cost-sensitive learning", eq. 1.
+
+    Args:
+        probabilities: float (N, C).
+        cost_matrix: (C, C), row = the true class, column = the decision.
+    """
+    expected = probabilities @ np.asarray(cost_matrix, np.float64)
+    cheapest = expected <= expected.min(axis=1, keepdims=True) + 1e-12
+    return np.where(cheapest, probabilities, -1.0).argmax(axis=1)
+
+
 def class_codes(labels: pd.Series, classes: Sequence[str]) -> np.ndarray:
     """Return each label's place in ``classes`` as int64, -1 where it is null or none of them."""
     return pd.Index(classes).get_indexer(pd.Index(labels)).astype(np.int64)
+
+
+def truth_columns(labels: np.ndarray, classes: Sequence[str]) -> pd.DataFrame:
+    """Return the columns of a table that hold the truth: ``label``, or ``y:<class>`` of a multi-label target.
+
+    Args:
+        labels: class names, object (N,), None where missing; or float (N, C) of 0, 1 and NaN.
+        classes: the classes in order.
+    """
+    if labels.ndim == 1:
+        return pd.DataFrame({"label": pd.Series(labels, dtype="string")})
+    return pd.DataFrame(labels, columns=[TRUTH + name for name in classes])
 
 
 def sidecar_path(path: str | Path) -> Path:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from dermlab.core.files import atomic_path
+from dermlab.core.words import metric_words
 
 
 def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, stem: str | Path) -> list[Path]:
     """Write ``<stem>.png`` and ``<stem>.svg`` and return their paths.
 
     Args:
-        history: a dictionary an epoch: ``epoch``, ``phase``, ``train_loss``, ``val_loss``, ``val_top1``,
-            ``val_balanced_accuracy``, ``learning_rate``; None or NaN leaves a gap.
+        history: a dictionary an epoch: ``epoch``, ``phase``, ``train_loss``, ``val_loss``, ``learning_rate``,
+            ``val_top1`` and ``val_balanced_accuracy`` (of labels ``val_auroc`` and ``val_macro_f1``); None or NaN
+            leaves a gap.
         best_epoch: the epoch whose weights were kept.
         stem: path without suffix.
     """
@@ -31,9 +33,10 @@ def draw_curves(history: Sequence[dict[str, Any]], best_epoch: int, stem: str | 
     loss.plot(epochs, values("train_loss"), marker="o", ms=3, label="train (as trained)")
     loss.plot(epochs, values("val_loss"), marker="s", ms=3, label="val")
     loss.set_title("Loss")
-    accuracy.plot(epochs, values("val_top1"), marker="o", ms=3, label="top-1 on val")
-    accuracy.plot(epochs, values("val_balanced_accuracy"), marker="s", ms=3, label="balanced accuracy on val")
-    accuracy.set_title("Accuracy")
+    shown = ["top1", "balanced_accuracy"] if "val_top1" in history[0] else ["auroc", "macro_f1"]
+    for name, marker in zip(shown, "os", strict=True):
+        accuracy.plot(epochs, values(f"val_{name}"), marker=marker, ms=3, label=f"{metric_words(name)[0]} on val")
+    accuracy.set_title("Accuracy" if "top1" in shown else "Of all labels")
     rate.plot(epochs, values("learning_rate"), marker="o", ms=3, label="at the epoch's start")
     rate.set_title("Learning rate")
     rate.set_yscale("log")

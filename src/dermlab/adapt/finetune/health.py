@@ -15,9 +15,6 @@ OVERFIT_EPOCHS = 2
 """Epochs in a row with rising val loss and falling train loss that make an overfitting."""
 
 
-NAMES = ("non-finite", "diverged", "one-class", "no-better-than-majority", "overfitting")
-
-
 @dataclass(frozen=True)
 class Alarm:
     """One finding.
@@ -51,7 +48,7 @@ def examine(
     """Return the alarms of a run's epochs so far.
 
     Args:
-        history: a dictionary an epoch: ``epoch``, ``phase``, ``train_loss``, ``val_loss``, ``val_top1``,
+        history: a dictionary an epoch: ``epoch``, ``phase``, ``train_loss``, ``val_loss``, ``val_top1`` (if any),
             ``n_predicted`` (classes predicted on val), ``n_skipped``, ``n_steps``.
         n_classes: of the target.
         majority_share: share of val that the training part's most frequent class has.
@@ -105,7 +102,7 @@ def examine(
                 True,
             )
         )
-    if max(row["val_top1"] for row in history) <= majority_share:
+    if "val_top1" in last and max(row["val_top1"] for row in history) <= majority_share:
         alarms.append(
             Alarm(
                 "no-better-than-majority",
