@@ -590,10 +590,12 @@ def _config(encoder: Encoder) -> dict[str, Any]:
     if identity.library != "timm":
         return {"library": identity.library, **config, "architecture": identity.architecture}
     own = dict(getattr(encoder.network, "pretrained_cfg", {}) or {})
-    own_keys = ("pretrained_model_args", towers.SECOND_NORM)
+    own_keys = ("pretrained_model_args", towers.SECOND_NORM, towers.SMALL_STEM)
     config["model_args"] = {key: value for key, value in identity.arguments.items() if key not in own_keys}
     if identity.arguments.get(towers.SECOND_NORM):
         config[towers.SECOND_NORM] = True
+    if identity.arguments.get(towers.SMALL_STEM):
+        config[towers.SMALL_STEM] = True
     config["pretrained_cfg"] = {
         "custom_load": False,
         "input_size": [3, preprocess.size_px, preprocess.size_px],

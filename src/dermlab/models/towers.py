@@ -20,6 +20,7 @@ from dermlab.core.files import read_json
 from dermlab.models.converters import from_transformers as from_transformers_names
 from dermlab.models.converters import is_from_transformers, to_clip, without_text
 from dermlab.models.preprocess import Preprocess, from_open_clip, from_timm, from_torchvision, from_transformers
+from dermlab.models.surgery import shrink_stem
 from dermlab.models.weights import (
     State,
     check_is_weights,
@@ -176,6 +177,9 @@ def torchvision_tokens(network: Any, images: torch.Tensor) -> torch.Tensor:
 SECOND_NORM = "second_norm"
 """Argument of ours: norm the mean of the normed patches once more, which no timm model does (DermLIP's PanDerm)."""
 
+SMALL_STEM = "small_stem"
+"""Key of a random ResNet whose stem is one 3×3 convolution of stride 1, for photos under 64 px; timm has none."""
+
 
 def build_timm(
     architecture: str,
@@ -209,19 +213,24 @@ def build_timm(
     name = f"local-dir:{folder}" if folder is not None else architecture
     arguments: dict[str, Any] = dict(options or {})
     second_norm = bool(arguments.pop(SECOND_NORM, False))
+    small_stem = bool(arguments.pop(SMALL_STEM, False))
     if folder is None:
         config = _timm_config(architecture)
         fixed = bool(config is not None and config.fixed_input_size)
     else:
         saved, _, arguments = load_model_config_from_path(folder)
         second_norm = bool(read_json(folder / "config.json").get(SECOND_NORM))
+        small_stem = bool(read_json(folder / "config.json").get(SMALL_STEM))
         fixed = bool(saved.get("fixed_input_size") or arguments.get("dynamic_img_size"))
     if size_px is not None and fixed:
         arguments = {**arguments, "img_size": size_px, "dynamic_img_size": True}
 
     def create(**extra: Any) -> Any:
         with initialisation(seed if state is None else None), torch.device(device):
-            return timm.create_model(name, pretrained=False, num_classes=0, **extra)
+            built = timm.create_model(name, pretrained=False, num_classes=0, **extra)
+            if small_stem:
+                shrink_stem(built, architecture)
+            return built
 
     try:
         try:
@@ -237,6 +246,8 @@ def build_timm(
     if second_norm:
         network.fc_norm = copy.deepcopy(network.norm)
         arguments[SECOND_NORM] = True
+    if small_stem:
+        arguments[SMALL_STEM] = True
     if state is not None:
         state = _timm_native(network, state)
         classifier = network.pretrained_cfg.get("classifier") or ()
