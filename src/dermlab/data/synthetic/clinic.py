@@ -18,7 +18,7 @@ from dermlab.core.progress import progress
 from dermlab.data.card import Card, MetadataColumn, Target
 from dermlab.data.dataset import Dataset
 from dermlab.data.decode import available_cores
-from dermlab.data.synthetic.looks import BENIGN, DIAGNOSES, MALIGNANT
+from dermlab.data.synthetic.looks import BENIGN, DIAGNOSES, MALIGNANT, SEVERITY, SIGNS
 from dermlab.data.synthetic.patients import CAMERAS, DERMATOSCOPES, REGIONS, SEXES, SUN, Shot, shots
 from dermlab.data.synthetic.photo import render
 from dermlab.data.synthetic.traps import Planted, plant
@@ -106,6 +106,8 @@ def make_card(seed: int) -> Card:
                 cost_matrix=tuple(tuple(_cost(true, said) for said in codes) for true in codes),
             ),
             Target(column="malignant", kind="binary", classes=("benign", "malignant")),
+            Target(column="signs", kind="multilabel", classes=SIGNS),
+            Target(column="severity", kind="ordinal", classes=SEVERITY),
         ),
         metadata=QUESTIONS,
         unit="image",
@@ -188,6 +190,8 @@ def _row(shot: Shot) -> dict[str, Any]:
         "time_to_event": float((lesion.end - shot.day).days),
         "diagnosis": lesion.diagnosis,
         "malignant": "malignant" if lesion.diagnosis in MALIGNANT else "benign",
+        "signs": list(lesion.look.signs),
+        "severity": lesion.look.severity,
         **shot.answers,
         "device": shot.device,
     }

@@ -21,6 +21,8 @@ DIAGNOSES: dict[str, str] = {
 }
 MALIGNANT = ("BCC", "MEL", "SCC")
 BENIGN = ("ACK", "NEV", "SEK")
+SIGNS = ("crust", "pearly", "pigment", "scale", "ulcer")
+SEVERITY = ("none", "mild", "moderate", "severe")
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,17 @@ class Look:
     branching: float = 0.0
     coils: float = 0.0
     follicles: float = 0.0
+
+    @property
+    def signs(self) -> tuple[str, ...]:
+        """Which of :data:`SIGNS` anybody would note down."""
+        marked = (self.crust > 0.35, self.pearly > 0.4, self.melanin > 0.7, self.scale > 0.35, self.ulcer > 0.3)
+        return tuple(name for name, there in zip(SIGNS, marked, strict=True) if there)
+
+    @property
+    def severity(self) -> str:
+        """How red it is, in words of :data:`SEVERITY`."""
+        return SEVERITY[sum(max(self.redness, self.halo) > border for border in (0.15, 0.45, 0.65))]
 
     @property
     def elevated(self) -> bool:
