@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -29,5 +31,7 @@ def run(config: FinetuneConfig) -> ProbeResult:
     dataset = Dataset.open(config.data)
     refuse_divided_groups(dataset, split=config.split, target=config.target, seed=config.seed, waive=config.waive)
     done = run_finetune(dataset, config, config.out, record=config)
+    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):  # of several processes the first answers
+        sys.exit(0)
     describe_run(done.path, n_boot=config.n_boot, seed=config.seed)
     return ProbeResult(done)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ import torch
 from torch import nn
 
 from dermlab.core.device import Runtime
-from dermlab.core.errors import DermlabError, MissingExtraError, first_line
+from dermlab.core.errors import DermlabError, InputError, MissingExtraError, first_line
 from dermlab.core.progress import warn
 from dermlab.core.randomness import generator
 from dermlab.training.checkpoint import optimiser_tensors, restore_optimiser
@@ -30,16 +31,48 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def make_fabric(runtime: Runtime) -> Fabric:
-    """Return the Fabric of a runtime: one device, its precision."""
+def make_fabric(runtime: Runtime, *, devices: int = 1, nodes: int = 1, unused_parameters: bool = False) -> Fabric:
+    """Return the Fabric of a runtime, launched: one device, or a process for each of several.
+
+    Several are DDP (gloo on CPUs, NCCL on CUDA). Fabric starts this very command again for each further process of
+    this machine, or finds those that torchrun or SLURM started.
+
+    Args:
+        runtime: kind of device and precision.
+        devices: on each machine.
+        nodes: machines.
+        unused_parameters: a step may leave some trainable parameters without a gradient.
+
+    Raises:
+        InputError: torchrun or SLURM started another number of processes, or there are not so many devices.
+        MissingExtraError: Lightning Fabric is not installed.
+    """
     try:
         from lightning_fabric import Fabric
+        from lightning_fabric.strategies import DDPStrategy
+        from lightning_fabric.utilities.exceptions import MisconfigurationException
     except ImportError:
         raise MissingExtraError("training", "lightning-fabric", "finetune") from None
 
     kind, _, index = runtime.device.partition(":")
-    devices: Any = [int(index)] if kind == "cuda" and index else 1
-    return Fabric(accelerator=kind, devices=devices, precision=PRECISIONS[runtime.precision])  # type: ignore[arg-type]
+    started = int(os.environ.get("WORLD_SIZE", "1"))
+    if started not in (1, devices * nodes):
+        raise InputError(
+            f"{started} processes were started, but devices: {devices} and nodes: {nodes} ask for {devices * nodes}"
+        )
+    first = int(index or 0)
+    which: Any = list(range(first, first + devices)) if kind == "cuda" else devices
+    options: dict[str, Any] = {}
+    if devices * nodes > 1:
+        options = {"strategy": DDPStrategy(find_unused_parameters=unused_parameters), "num_nodes": nodes}
+    precision: Any = PRECISIONS[runtime.precision]
+    try:
+        fabric = Fabric(accelerator=kind, devices=which, precision=precision, **options)
+    except MisconfigurationException as error:
+        raise InputError(f"devices: {first_line(error)}") from None
+    if devices * nodes > 1:
+        fabric.launch()
+    return fabric
 
 
 @contextlib.contextmanager
@@ -133,12 +166,27 @@ class Stepper:
             group["lr"] = group["base_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
         total, n = 0.0, 0
-        draw = generator(self.seed, "step", self.offset + self.step)
-        for part in parts:
-            loss, size = self._called(part, int(draw.integers(2**62)))
-            self.fabric.backward(loss / len(parts))
-            total += float(loss.detach()) * size
-            n += size
+        several = self.fabric.world_size > 1
+        # The first process draws what a single one would.
+        names = ("rank", self.fabric.global_rank) if self.fabric.global_rank else ()
+        draw = generator(self.seed, "step", self.offset + self.step, *names)
+        for place, part in enumerate(parts):
+            seed = int(draw.integers(2**62))
+            if not several:
+                loss, size = self._called(part, seed)
+                self.fabric.backward(loss / len(parts))
+                total += float(loss.detach()) * size
+                n += size
+                continue
+            with self.fabric.no_backward_sync(self.forward, enabled=place < len(parts) - 1):  # type: ignore[arg-type]
+                loss, size = self._called(part, seed)
+                both = torch.tensor([float(loss.detach()) * size, size], dtype=torch.float64, device=loss.device)
+                whole: torch.Tensor = self.fabric.all_reduce(both, reduce_op="sum")  # type: ignore[assignment]
+                # DDP takes the mean over processes: each counts with the samples it had.
+                share = self.fabric.world_size * size / float(whole[1])
+                self.fabric.backward(loss * share / len(parts))
+            total += float(whole[0])
+            n += int(whole[1])
         finite = math.isfinite(total)
         if finite and self.clip_norm is not None:
             norm = self.fabric.clip_gradients(

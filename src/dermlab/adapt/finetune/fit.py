@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from dermlab.adapt.base import log_loss
+from dermlab.adapt.finetune.cases import Bags, case_batches
 from dermlab.adapt.finetune.health import Alarm, examine
-from dermlab.adapt.finetune.losses import classification_loss, mixed, soft_labels
+from dermlab.adapt.finetune.losses import Objective, mixed
 from dermlab.adapt.finetune.network import (
     FinetuneNetwork,
     build_network,
@@ -26,15 +26,19 @@ from dermlab.adapt.finetune.network import (
 from dermlab.core.errors import DermlabError
 from dermlab.core.progress import note, progress, warn
 from dermlab.core.randomness import generator
+from dermlab.core.words import metric_words
 from dermlab.data.augment import preset
 from dermlab.data.loader import batches, epoch_order
-from dermlab.evaluate.metrics import higher_is_better, score
+from dermlab.evaluate.metrics import higher_is_better
 from dermlab.training.checkpoint import load_checkpoint, save_checkpoint
+from dermlab.training.loggers import make_logger
 from dermlab.training.loop import Stepper, Sums, make_fabric, quiet_randomness
 from dermlab.training.optimiser import AveragedWeights, make_optimiser, parameter_groups, rate_factor
 from dermlab.training.speed import checkpoint_gradients
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from dermlab.adapt.finetune.config import FinetuneSettings
     from dermlab.core.device import Runtime
     from dermlab.data.pixel_cache import Pixels
@@ -42,24 +46,25 @@ if TYPE_CHECKING:
 LAST_FILE, BEST_FILE = "last.safetensors", "best.safetensors"
 ONE_CYCLE_WARMUP = 0.3
 ALARMS_OF_THE_END = ("no-better-than-majority",)
-VAL_METRICS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 
 
 @dataclass(frozen=True)
 class FoldData:
-    """What one fold is trained on; arrays run over all N photos of the data set.
+    """What one fold is trained on; arrays run over all N photos of the data set, or over the cases of ``bags``.
 
     Attributes:
         pixels: the photos under the encoder's recipe, all decoded.
-        codes: int64 (N,), -1 where there is no label.
+        codes: int64 (N,), -1 where there is no label; of a multi-label target float64 (N, C) of 0, 1 and NaN.
         train: int64, rows that fit.
         val: int64, rows that choose.
         n_classes: of the target.
         questionnaire: float32 (N, Q), encoded, or None.
         present: bool (N,), whether anything of it was filled in.
         blank: float32 (Q,), a questionnaire nobody filled in.
-    views: the photos as random crops are cut from them; None: from ``pixels``.
-    gains: float64 (N, 3), colour constancy's factors of the channels, or None.
+        views: the photos as random crops are cut from them; None: from ``pixels``.
+        gains: float64 (N, 3), colour constancy's factors of the channels, or None.
+        objective: what is trained for; None: cross-entropy over the classes.
+        bags: the photos of each case; None: each photo is a case. ``gains`` runs over photos all the same.
     """
 
     pixels: Pixels
@@ -72,6 +77,13 @@ class FoldData:
     blank: np.ndarray | None = None
     views: Pixels | None = None
     gains: np.ndarray | None = None
+    objective: Objective | None = None
+    bags: Bags | None = None
+
+    @property
+    def aim(self) -> Objective:
+        """What the network is trained for."""
+        return self.objective or Objective(self.n_classes)
 
     @property
     def n_questionnaire(self) -> int:
@@ -89,6 +101,24 @@ class FoldData:
             values[gone] = self.blank
             present &= ~gone
         return torch.from_numpy(values).to(device), torch.from_numpy(present).to(device)
+
+    def batches(
+        self, rows: np.ndarray, sizes: Sequence[int], *, dropout: float = 0.0, **options: Any
+    ) -> Iterator[tuple[torch.Tensor, np.ndarray, dict[str, Any]]]:
+        """Yield batches of photos or cases, their numbers, and of cases what the network's pooling wants to know.
+
+        Args:
+            rows: int64, which photos or cases, in this order.
+            sizes: of each batch in turn.
+            dropout: share of the photos of a case that is left out.
+            options: of :func:`dermlab.data.loader.batches`; with an ``augment`` photos come from ``views``.
+        """
+        pixels = self.pixels if options.get("augment") is None else self.views or self.pixels
+        if self.bags is not None:
+            yield from case_batches(pixels, self.bags, rows, sizes, dropout=dropout, gains=self.gains, **options)
+            return
+        for images, chosen in batches(pixels, rows, sizes, gains=self.gains, **options):
+            yield images, chosen, {}
 
 
 @dataclass
@@ -141,6 +171,7 @@ def fit_fold(
     runtime: Runtime,
     seed: int,
     log: Callable[..., None],
+    fabric: Fabric | None = None,
 ) -> tuple[FinetuneNetwork, Course, list[Alarm]]:
     """Train one fold to its end, from its last checkpoint where there is one.
 
@@ -151,6 +182,7 @@ def fit_fold(
         runtime: device and precision.
         seed: of order, views, dropout and mixing.
         log: writes an event into the run's log.
+        fabric: launched, of one or several processes, all of which call this; None: of the runtime's one device.
 
     Returns:
         The network with the weights of the best epoch in eval mode, the course, and the alarms.
@@ -159,7 +191,7 @@ def fit_fold(
         DermlabError: what was frozen has moved, or no epoch gave a finite val.
     """
     with quiet_randomness():
-        training = _Training(data, settings, place, runtime, seed, log)
+        training = _Training(data, settings, place, runtime, seed, log, fabric or make_fabric(runtime))
         training.run()
     return training.finished()
 
@@ -175,15 +207,17 @@ class _Training:
         runtime: Runtime,
         seed: int,
         log: Callable[..., None],
+        fabric: Fabric,
     ) -> None:
         self.data, self.settings, self.place = data, settings, place
         self.runtime, self.seed, self.log = runtime, seed, log
-        self.fabric = make_fabric(runtime)
-        self.network = build_network(settings, data.n_classes, data.n_questionnaire).to(runtime.device)
+        self.fabric = fabric
+        self.network = build_network(settings, data.aim.n_outputs, data.n_questionnaire).to(runtime.device)
         self.average = AveragedWeights(self.network, settings.ema_decay) if settings.ema_decay else None
         preprocess = self.network.backbone.preprocess
         self.statistics: dict[str, Any] = {"mean": preprocess.mean, "std": preprocess.std, "device": runtime.device}
-        if settings.gradient_checkpointing and not checkpoint_gradients(self.network.backbone.network):
+        towers = [encoder.network for _, encoder in self.network.encoders()]
+        if settings.gradient_checkpointing and not all(map(checkpoint_gradients, towers)):
             note(f"gradient_checkpointing: {settings.encoder} has none; its activations are kept")
         self.augment = None
         if settings.augmentation != "none" or settings.augmentation_changes:
@@ -194,13 +228,18 @@ class _Training:
         if (place / LAST_FILE).exists():
             self.saved = load_checkpoint(place / LAST_FILE)
             self.course = Course(**self.saved[1]["course"])
+        self.logger = None
+        if settings.logger is not None and fabric.is_global_zero:
+            name = f"{settings.encoder} {place.name}"
+            self.logger = make_logger(
+                settings.logger, place / settings.logger, name=name, online=settings.logger_online
+            )
+            self.logger.log_hyperparams(settings.model_dump(mode="json"))
 
     def _class_weights(self) -> torch.Tensor | None:
         if self.settings.class_weight is None:
             return None
-        counts = np.bincount(self.data.codes[self.data.train], minlength=self.data.n_classes)
-        weights = np.where(counts > 0, counts.sum() / np.maximum(counts, 1) / max(1, (counts > 0).sum()), 0.0)
-        return torch.from_numpy(weights.astype(np.float32)).to(self.runtime.device)
+        return self.data.aim.class_weights(self.data.codes[self.data.train]).to(self.runtime.device)
 
     @property
     def judged(self) -> FinetuneNetwork:
@@ -257,6 +296,8 @@ class _Training:
         if not begun:
             said = trainable_words(self.network, frozen)
             note(f"{phase.name}: {said}")
+            if self.fabric.world_size > 1:
+                note(self._effective_batch())
             course.phases.append(
                 {"name": phase.name, "trains": said, "frozen": frozen, "frozen_hash": frozen_hash(self.network)}
             )
@@ -288,14 +329,20 @@ class _Training:
         groups: list[dict[str, Any]] = []
         if not phase.whole_backbone_frozen:
             rate = settings.head_learning_rate or settings.learning_rate
-            groups = parameter_groups(
-                self.network.backbone.network,
-                settings.learning_rate,
-                weight_decay=settings.weight_decay,
-                layer_decay=settings.layer_decay,
-                prefix="backbone.network.",
-            )
-        groups += parameter_groups(self.network.head, rate, weight_decay=settings.weight_decay, prefix="head.")
+            for prefix, encoder in self.network.encoders():
+                groups += parameter_groups(
+                    encoder.network,
+                    settings.learning_rate,
+                    weight_decay=settings.weight_decay,
+                    layer_decay=settings.layer_decay,
+                    prefix=prefix,
+                )
+        for name in ("pool", "head"):
+            if hasattr(self.network, name):
+                part = getattr(self.network, name)
+                groups += parameter_groups(part, rate, weight_decay=settings.weight_decay, prefix=f"{name}.")
+        for group in groups:
+            group["base_lr"] *= self._rate_factor()
         return make_optimiser(settings.optimiser, groups, momentum=settings.momentum)
 
     def _out_of_patience(self) -> bool:
@@ -303,10 +350,40 @@ class _Training:
         since = course.epoch - max(course.best_epoch, course.phase_start)
         return patience is not None and since >= patience
 
+    def _rate_factor(self) -> float:
+        n = self.fabric.world_size
+        return {"none": 1.0, "linear": float(n), "sqrt": math.sqrt(n)}[self.settings.rate_scaling]
+
+    def _effective_batch(self) -> str:
+        """Say what several devices make of batch and rates, and of BatchNorm."""
+        settings, n = self.settings, self.fabric.world_size
+        effective = n * settings.batch_size * settings.accumulate
+        said = (
+            f"{n} devices × {settings.batch_size} × {settings.accumulate} accumulated: {effective} photos or cases a "
+            f"step; rates × {self._rate_factor():g} (rate_scaling: {settings.rate_scaling})"
+        )
+        kinds = (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)
+        norms = [module for module in self.network.modules() if isinstance(module, kinds)]
+        if any(parameter.requires_grad for norm in norms for parameter in norm.parameters()):
+            said += "; BatchNorm's statistics are of each device's own part, the first device's are kept"
+        return said
+
     def _n_batches(self) -> int:
-        n, size = len(self.data.train), self.settings.batch_size
+        world = self.fabric.world_size
+        n, size = len(self.data.train), self.settings.batch_size * world
         # One photo alone has no batch statistics.
-        return max(1, n // size + (n % size > 1 or (n % size == 1 and size == 1)))
+        return max(1, n // size + (n % size >= 2 * world))
+
+    def _own_parts(self) -> list[tuple[int, int, int, int]]:
+        """Return where each batch begins and ends in an epoch's order, and this process's own part of it."""
+        world, rank, n = self.fabric.world_size, self.fabric.global_rank, len(self.data.train)
+        size = self.settings.batch_size * world
+        parts = []
+        for begin in range(0, self._n_batches() * size, size):
+            end = min(begin + size, n)
+            edges = [begin + ((end - begin) * place + world - 1) // world for place in (rank, rank + 1)]
+            parts.append((begin, end, edges[0], edges[1]))
+        return parts
 
     def _steps_an_epoch(self) -> int:
         return math.ceil(self._n_batches() / self.settings.accumulate)
@@ -331,52 +408,55 @@ class _Training:
         if not course.position:
             stepper.sums = Sums()
         rows, occurrences = self._order(epoch)
-        rows = rows[: self._n_batches() * settings.batch_size]
-        start = course.position * settings.batch_size
+        parts = self._own_parts()
+        own = np.concatenate([np.arange(begin, end) for *_, begin, end in parts[course.position :]])
         rate = stepper.rate_at(stepper.step - stepper.sums.n_steps)
         train_mode(self.network)
-        made = batches(
-            self.data.pixels if self.augment is None else self.data.views or self.data.pixels,
-            rows[start:],
-            settings.batch_size,
+        made = self.data.batches(
+            rows[own],
+            [end - begin for *_, begin, end in parts[course.position :]],
+            dropout=settings.photo_dropout,
             augment=self.augment,
             seed=self.seed,
             epoch=epoch,
-            occurrences=None if occurrences is None else occurrences[start:],
-            gains=self.data.gains,
+            occurrences=None if occurrences is None else occurrences[own],
             **self.statistics,
         )
-        with progress(f"epoch {epoch} ({phase.name})", len(rows)) as advance:
-            advance(start)
+        unit = "images" if self.data.bags is None else "cases"
+        with progress(f"epoch {epoch} ({phase.name})", parts[-1][1], unit) as advance:
+            advance(parts[course.position][0])
             for group in _in_groups(made, settings.accumulate):
-                parts = [self._part(epoch, course.position + place, *one) for place, one in enumerate(group)]
-                stepper.take(parts)
+                places = range(course.position, course.position + len(group))
+                stepper.take([self._part(epoch, p, parts[p], *one) for p, one in zip(places, group, strict=True)])
                 course.position += len(group)
-                advance(sum(len(chosen) for _, chosen in group))
+                advance(sum(parts[p][1] - parts[p][0] for p in places))
                 if stepper.sums.n_steps % settings.checkpoint_steps == 0 and course.position < self._n_batches():
                     self._save_with(stepper)
         self._end_epoch(stepper, phase, rate, time.monotonic() - begin)
 
     def _part(
-        self, epoch: int, place: int, images: torch.Tensor, chosen: np.ndarray
+        self,
+        epoch: int,
+        place: int,
+        part: tuple[int, int, int, int],
+        images: torch.Tensor,
+        chosen: np.ndarray,
+        belongs: dict[str, Any],
     ) -> Callable[[torch.nn.Module], tuple[torch.Tensor, int]]:
         """Return the function that gives one batch's loss."""
         settings, data = self.settings, self.data
         device = images.device
-        labels = soft_labels(torch.from_numpy(data.codes[chosen]).to(device), data.n_classes)
+        labels = data.aim.labels(data.codes[chosen], device)
         random = generator(self.seed, "batch", epoch, place)
-        gone = random.random(len(chosen)) < settings.questionnaire_dropout
+        begin, end, first, _ = part
+        gone = (random.random(end - begin) < settings.questionnaire_dropout)[first - begin :][: len(chosen)]
+        if self.fabric.global_rank:  # each process mixes its own part
+            random = generator(self.seed, "batch", epoch, place, "rank", self.fabric.global_rank)
         answers = data.answers(chosen, device, gone)
         images, labels = mixed(images, labels, random, mixup=settings.mixup, cutmix=settings.cutmix)
 
         def loss(network: torch.nn.Module) -> tuple[torch.Tensor, int]:
-            value = classification_loss(
-                network(images, *answers),
-                labels,
-                smoothing=settings.label_smoothing,
-                gamma=settings.focal_gamma if settings.loss == "focal" else 0.0,
-                class_weights=self.class_weights,
-            )
+            value = data.aim(network(images, *answers, **belongs), labels, self.class_weights)
             return value, len(chosen)
 
         return loss
@@ -396,32 +476,43 @@ class _Training:
             **found,
         }
         course.history.append(row)
-        self.log("epoch", seconds=seconds, images_per_second=sums.n / max(seconds, 1e-9), **row)
+        shown = "auroc" if self.data.aim.multilabel else "top1"
+        speed = sums.n / max(seconds, 1e-9)
+        self.log("epoch", seconds=seconds, images_per_second=speed, **row)
+        if self.logger is not None:
+            numbers = {name: value for name, value in row.items() if isinstance(value, int | float) and name != "epoch"}
+            self.logger.log_metrics(numbers, step=course.epoch)
+        n_left = sum(one.n_epochs for one in phases_of(self.settings)[course.phase :])
+        n_left -= course.epoch - course.phase_start
         note(
             f"epoch {course.epoch} ({phase.name}): train loss {sums.mean_loss:.4f}, val loss {found['val_loss']:.4f}, "
-            f"top-1 {found['val_top1']:.4f}, rate {rate:.2g}"
+            f"{metric_words(shown)[0]} {found[f'val_{shown}']:.4f}, rate {rate:.2g}; "
+            f"{speed:,.1f}/s" + (f", at most {n_left * seconds / 60:,.1f} min of training left" if n_left else "")
         )
         self._tell_new_alarms()
         chosen = found[f"val_{self.settings.metric}"] if self.settings.metric != "log_loss" else found["val_loss"]
         better = -chosen if self.settings.metric == "log_loss" or not higher_is_better(self.settings.metric) else chosen
         if math.isfinite(better) and (course.best_score is None or better > course.best_score):
             course.best_score, course.best_epoch = better, course.epoch
-            save_checkpoint(self.place / BEST_FILE, self.judged.state_dict(), {"epoch": course.epoch})
+            if self.fabric.is_global_zero:
+                save_checkpoint(self.place / BEST_FILE, self.judged.state_dict(), {"epoch": course.epoch})
         self._save_with(stepper)
 
     def _judge(self) -> dict[str, Any]:
         """Return the metrics on val after an epoch."""
         rows, codes = self.data.val, self.data.codes[self.data.val]
+        if self.fabric.world_size > 1:  # running statistics are each process's own: the first one's are saved
+            for buffer in self.judged.buffers():
+                buffer.copy_(self.fabric.broadcast(buffer))
         probabilities = predict_rows(
-            self.judged, self.data, rows, runtime=self.runtime, batch_size=self.settings.batch_size
+            self.judged,
+            self.data,
+            rows,
+            runtime=self.runtime,
+            batch_size=self.settings.batch_size,
+            fabric=self.fabric,
         )
-        if not np.isfinite(probabilities).all():
-            return {"val_loss": math.nan, "n_predicted": 0, **{f"val_{name}": math.nan for name in VAL_METRICS}}
-        return {
-            "val_loss": log_loss(probabilities, codes, np.ones(len(codes))),
-            "n_predicted": len(np.unique(probabilities.argmax(1))),
-            **{f"val_{name}": float(score(codes, probabilities, name)) for name in VAL_METRICS},
-        }
+        return self.data.aim.judged(probabilities, codes)
 
     # ------------------------------------------------------------ saving and the end
 
@@ -431,9 +522,11 @@ class _Training:
 
     def _save(self, tensors: dict[str, torch.Tensor], record: dict[str, Any]) -> None:
         n_updates = None if self.average is None else self.average.n_updates
-        save_checkpoint(
-            self.place / LAST_FILE, tensors, {"course": vars(self.course), "n_updates": n_updates, **record}
-        )
+        if self.fabric.is_global_zero:
+            save_checkpoint(
+                self.place / LAST_FILE, tensors, {"course": vars(self.course), "n_updates": n_updates, **record}
+            )
+        self.fabric.barrier()
 
     def finished(self) -> tuple[FinetuneNetwork, Course, list[Alarm]]:
         course, settings = self.course, self.settings
@@ -444,6 +537,8 @@ class _Training:
             )
         weights, _ = load_checkpoint(self.place / BEST_FILE)
         self.network.load_state_dict(weights)
+        if self.logger is not None:
+            self.logger.finalize("success")
         alarms = self._examine(course.history)
         for alarm in alarms:
             if alarm.name in ALARMS_OF_THE_END:
@@ -453,13 +548,16 @@ class _Training:
 
     def _examine(self, history: list[dict[str, Any]]) -> list[Alarm]:
         data, settings = self.data, self.settings
+        history = [{key: math.nan if value is None else value for key, value in row.items()} for row in history]
+        rates: dict[str, Any] = {"optimiser": settings.optimiser, "learning_rate": settings.learning_rate}
+        if data.aim.multilabel:  # guessing is yes or no, and there is no one class to fall back on
+            return examine(history, n_classes=2, majority_share=0.0, **rates)
         majority = np.bincount(data.codes[data.train], minlength=data.n_classes).argmax()
         return examine(
-            [{key: math.nan if value is None else value for key, value in row.items()} for row in history],
+            history,
             n_classes=data.n_classes,
             majority_share=float((data.codes[data.val] == majority).mean()),
-            optimiser=settings.optimiser,
-            learning_rate=settings.learning_rate,
+            **rates,
             n_classes_true=len(np.unique(data.codes[data.val])),
         )
 
@@ -477,10 +575,11 @@ class _Training:
                 note(f"the training ends here, because stop_on names {alarm.name}")
 
 
-def _in_groups(
-    made: Iterator[tuple[torch.Tensor, np.ndarray]], size: int
-) -> Iterator[list[tuple[torch.Tensor, np.ndarray]]]:
-    group: list[tuple[torch.Tensor, np.ndarray]] = []
+_Batch = tuple[torch.Tensor, np.ndarray, dict[str, Any]]
+
+
+def _in_groups(made: Iterator[_Batch], size: int) -> Iterator[list[_Batch]]:
+    group: list[_Batch] = []
     for one in made:
         group.append(one)
         if len(group) == size:
@@ -503,36 +602,45 @@ def positions(images: torch.Tensor, kind: str) -> Iterator[torch.Tensor]:
 
 @torch.no_grad()
 def predict_rows(
-    network: FinetuneNetwork, data: FoldData, rows: np.ndarray, *, runtime: Runtime, batch_size: int, tta: str = "none"
+    network: FinetuneNetwork,
+    data: FoldData,
+    rows: np.ndarray,
+    *,
+    runtime: Runtime,
+    batch_size: int,
+    tta: str = "none",
+    fabric: Fabric | None = None,
 ) -> np.ndarray:
-    """Return probabilities float64 (len(rows), C) of some photos; NaN where a photo cannot be read.
+    """Return probabilities float64 (len(rows), C) of some photos or cases; NaN where a photo cannot be read.
 
     Args:
         network: put into eval mode.
         data: pixels and questionnaire.
-        rows: which photos.
+        rows: which photos or cases.
         runtime: device and precision.
-        batch_size: photos at a time.
+        batch_size: photos or cases at a time.
         tta: see :func:`positions`.
+        fabric: whose processes share the work, all calling this; None: this one does all of it.
     """
     network.eval()
     preprocess = network.backbone.preprocess
-    result = np.full((len(data.pixels), data.n_classes), np.nan)
-    made = batches(
-        data.pixels,
-        rows,
-        batch_size,
-        mean=preprocess.mean,
-        std=preprocess.std,
-        device=runtime.device,
-        gains=data.gains,
-    )
-    for images, chosen in made:
+    result = np.full((len(data.codes), data.n_classes), np.nan)
+    several = fabric is not None and fabric.world_size > 1
+    mine = rows[fabric.global_rank :: fabric.world_size] if fabric is not None else rows
+    sizes = [len(part) for part in np.split(mine, range(batch_size, len(mine), batch_size))] if len(mine) else []
+    made = data.batches(mine, sizes, mean=preprocess.mean, std=preprocess.std, device=runtime.device)
+    for images, chosen, belongs in made:
         answers = data.answers(chosen, runtime.device)
         views = []
         for view in positions(images, tta):
             with runtime.autocast():
-                logits = network(view.contiguous(memory_format=torch.channels_last), *answers)
-            views.append(logits.double().softmax(dim=1))
+                logits = network(view.contiguous(memory_format=torch.channels_last), *answers, **belongs)
+            views.append(data.aim.probabilities(logits))
         result[chosen] = torch.stack(views).mean(dim=0).cpu().numpy()
+    if several and fabric is not None:
+        # Each row is one process's; the sum with others' zeros is it, to the last bit.
+        others = np.setdiff1d(rows, mine)
+        result[others] = 0.0
+        whole: Any = fabric.all_reduce(torch.from_numpy(result[rows]).to(fabric.device), reduce_op="sum")
+        return np.asarray(whole.cpu())
     return result[rows]

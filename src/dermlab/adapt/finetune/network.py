@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
+from dermlab.adapt.finetune.cases import CasePooling
+from dermlab.adapt.finetune.lora import ADAPTER, add_adapters
 from dermlab.core.errors import InputError
 from dermlab.core.randomness import generator
 from dermlab.models.fusion import FusionNetwork
@@ -27,11 +31,24 @@ class FinetuneNetwork(nn.Module):
         encoder: of :func:`dermlab.models.create_encoder`; its ``network`` is trained in place.
         head: ``linear``, or a :class:`dermlab.models.fusion.FusionNetwork`.
         dropout: before a linear head.
+        pool: turns the photos of a case into one vector; None: a photo is a case.
+        others: encoders of the second modality, the third and so on; none: all photos see the first.
     """
 
-    def __init__(self, encoder: Encoder, head: nn.Linear | FusionNetwork, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        encoder: Encoder,
+        head: nn.Linear | FusionNetwork,
+        dropout: float = 0.0,
+        pool: CasePooling | None = None,
+        others: Sequence[Encoder] = (),
+    ) -> None:
         super().__init__()
         self.backbone = encoder
+        if others:
+            self.others = nn.ModuleList(others)
+        if pool is not None:
+            self.pool = pool
         self.dropout = nn.Dropout(dropout)
         self.head = head
 
@@ -40,18 +57,48 @@ class FinetuneNetwork(nn.Module):
         images: torch.Tensor,
         questionnaire: torch.Tensor | None = None,
         present: torch.Tensor | None = None,
+        case: torch.Tensor | None = None,
+        slot: torch.Tensor | None = None,
+        n_cases: int = 0,
     ) -> torch.Tensor:
         """Return logits (B, C).
 
         Args:
-            images: normalised, (B, 3, H, W).
+            images: normalised, (B, 3, H, W); of cases (P, 3, H, W) with B the number of cases.
             questionnaire: encoded, float (B, Q).
             present: whether anything of each questionnaire was filled in, bool (B,).
+            case: which case each photo belongs to, int64 (P,).
+            slot: its modality or place, int64 (P,).
+            n_cases: B.
         """
-        pooled = self.backbone(images)
+        if case is None or slot is None:
+            pooled = self.backbone(images)
+        else:
+            pooled = self.pool(self._of_towers(images, slot), case, slot, n_cases)
         if isinstance(self.head, FusionNetwork):
             return self.head(pooled, questionnaire, present)
         return self.head(self.dropout(pooled))
+
+    def _of_towers(self, images: torch.Tensor, slot: torch.Tensor) -> torch.Tensor:
+        """Return a vector of each photo, (P, D), by its modality's own tower where each has one."""
+        encoders = self.encoders()
+        if len(encoders) == 1:
+            found: torch.Tensor = self.backbone(images)
+            return found
+        vectors = images.new_zeros(len(images), self.backbone.dim)
+        for place, (_, encoder) in enumerate(encoders):
+            mine = torch.nonzero(slot == place)[:, 0]
+            if len(mine):
+                vectors = vectors.index_copy(0, mine, encoder(images[mine]).to(vectors.dtype))
+        return vectors
+
+    def encoders(self) -> list[tuple[str, Encoder]]:
+        """Return the towers with the beginning of their networks' parameters' names."""
+        towers = [("backbone.network.", self.backbone)]
+        if hasattr(self, "others"):
+            others: list[Any] = list(self.others)
+            towers += [(f"others.{place}.network.", tower) for place, tower in enumerate(others)]
+        return towers
 
 
 def build_network(settings: FinetuneSettings, n_classes: int, n_questionnaire: int) -> FinetuneNetwork:
@@ -70,18 +117,28 @@ def build_network(settings: FinetuneSettings, n_classes: int, n_questionnaire: i
             shrink_stem(encoder.network, settings.encoder)
         if settings.drop_path:
             set_drop_path(encoder.network, settings.drop_path, settings.encoder)
+        if settings.lora is not None:
+            add_adapters(encoder.network, settings.lora, settings.encoder)
+        others = [copy.deepcopy(encoder) for _ in settings.modalities[1:]] if settings.towers == "separate" else []
+        pool, dim = None, encoder.dim
+        if settings.case != "image":
+            n_slots = len(settings.modalities) or (
+                settings.case_photos if settings.case_pooling == "concatenation" else 1
+            )
+            pool = CasePooling(encoder.dim, n_slots, settings.case_pooling)
+            dim = pool.dim
         head: nn.Linear | FusionNetwork
         if settings.head == "linear":
-            head = nn.Linear(encoder.dim, n_classes)
+            head = nn.Linear(dim, n_classes)
         else:
             head = FusionNetwork(
-                encoder.dim,
+                dim,
                 n_questionnaire,
                 n_classes,
                 input_dropout=settings.input_dropout,
                 dropout=settings.dropout,
             )
-    network = FinetuneNetwork(encoder, head, settings.dropout)
+    network = FinetuneNetwork(encoder, head, settings.dropout, pool, others)
     return network.to(memory_format=torch.channels_last) if settings.channels_last else network
 
 
@@ -115,6 +172,8 @@ def _with_channels(encoder: Encoder, channels: tuple[int, ...]) -> Encoder:
 def freeze(network: FinetuneNetwork, train_from: str | None, *, whole_backbone: bool) -> list[str]:
     """Decide what a phase trains and return the names of the parameters that it does not.
 
+    Where the backbone has LoRA's adapters, they are trained in place of its own weights.
+
     Args:
         network: its parameters' ``requires_grad`` are set.
         train_from: the backbone's first block that is trained, by the beginning of its parameters' names; None: all.
@@ -126,9 +185,12 @@ def freeze(network: FinetuneNetwork, train_from: str | None, *, whole_backbone: 
     network.requires_grad_(True)
     inner = network.backbone.network
     names = [name for name, _ in inner.named_parameters()]
+    adapters = {name for name in names if ADAPTER in name}
     frozen: set[str] = set()
     if whole_backbone:
         frozen = set(names)
+    elif adapters:
+        frozen = set(names) - adapters
     elif train_from is not None:
         mine = [name for name in names if name == train_from or name.startswith(f"{train_from}.")]
         if not mine:
@@ -137,9 +199,10 @@ def freeze(network: FinetuneNetwork, train_from: str | None, *, whole_backbone: 
         depth = layers_of(inner)
         first = min(depth[name] for name in mine)
         frozen = {name for name in names if depth[name] < first}
-    for name, parameter in inner.named_parameters():
-        parameter.requires_grad_(name not in frozen)
-    return [f"backbone.network.{name}" for name in names if name in frozen]
+    for _, encoder in network.encoders():
+        for name, parameter in encoder.network.named_parameters():
+            parameter.requires_grad_(name not in frozen)
+    return [f"{prefix}{name}" for prefix, _ in network.encoders() for name in names if name in frozen]
 
 
 def train_mode(network: nn.Module) -> None:
@@ -175,4 +238,6 @@ def trainable_words(network: FinetuneNetwork, frozen: list[str]) -> str:
     what = "the head alone, the backbone frozen and in eval mode"
     if inner:
         what = f"the head and the backbone from {inner[0].rpartition('.')[0]} up" if frozen else "head and backbone"
+        if all(ADAPTER in name for name in inner):
+            what = "the head and LoRA's adapters, the backbone frozen"
     return f"training {what}: {moving:,} of {total:,} parameters"

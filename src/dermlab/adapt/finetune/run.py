@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -18,6 +18,8 @@ from dermlab.adapt.probe import (
     FittedRun,
     ProbeResult,
     assignment,
+    check_decision,
+    decided_by,
     encoder_cards,
     inputs_of,
     left_out_words,
@@ -34,21 +36,25 @@ from dermlab.core.device import resolve
 from dermlab.core.errors import InputError
 from dermlab.core.files import atomic_path, read_json, write_json
 from dermlab.core.fingerprint import hash_json
-from dermlab.core.progress import note
+from dermlab.core.progress import note, set_quiet
 from dermlab.core.randomness import generator
 from dermlab.core.runs import RunFolder
 from dermlab.data.augment import preset
+from dermlab.data.card import Target
 from dermlab.data.metadata import QuestionnaireEncoder
 from dermlab.data.pixel_cache import open_pixels
 from dermlab.evaluate.cases import case_sets
 from dermlab.evaluate.metrics import Evaluation
-from dermlab.evaluate.predictions import PROBABILITY, write_predictions
+from dermlab.evaluate.predictions import PROBABILITY, truth_columns, write_predictions
 from dermlab.evaluate.summary import summarise
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from dermlab.adapt.finetune.cases import Bags
     from dermlab.adapt.finetune.fit import FoldData
+    from dermlab.adapt.finetune.losses import Objective
     from dermlab.core.device import Runtime
-    from dermlab.data.card import Target
     from dermlab.data.dataset import Dataset
     from dermlab.data.pixel_cache import Pixels
     from dermlab.models.encoders import EncoderIdentity
@@ -65,6 +71,7 @@ class _Photos:
     pixels: Pixels
     views: Pixels | None
     gains: np.ndarray | None
+    bags: Bags | None
 
 
 def run_finetune(
@@ -89,42 +96,54 @@ def run_finetune(
     Raises:
         InputError: split, target, encoder or questionnaire will not do, or ``out`` holds another run.
     """
+    from dermlab.adapt.finetune.losses import Objective
     from dermlab.models.encoders import identify_encoder
+    from dermlab.training.loop import make_fabric
 
     target = dataset.card.target(settings.target)
-    if target.kind == "multilabel":
-        raise InputError(f"target {target.column!r} has several labels an image; fine-tuning predicts one")
+    check_decision(settings.decision, target)
+    objective = Objective.of(target, settings)
     if settings.head == "fusion" and not dataset.questionnaire().columns.size:
         raise InputError(f"{dataset.folder}/card.yaml: lists no questionnaire columns (metadata:); use head: mlp")
     identity = identify_encoder(settings.encoder, seed=settings.seed, size_px=settings.size_px, fit=settings.fit)
     runtime = resolve(settings.device, settings.precision)
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
-    folder = RunFolder.create(out, record or settings, KIND if test else SCREENING)
-    made_with = {**inputs_of(dataset, split, settings.encoder), "encoder": identity.fingerprint}
-    refuse_other_inputs(folder.path, made_with)
-    if folder.done:
-        return read_probe(folder.path)
+    fabric = make_fabric(
+        runtime, devices=settings.devices, nodes=settings.nodes, unused_parameters=settings.towers == "separate"
+    )
+    if fabric.world_size > 1:
+        runtime = replace(runtime, device=str(fabric.device))
+        set_quiet(not fabric.is_global_zero)
     start = time.monotonic()
-    note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
-    recipes = [identity.preprocess.recipe()]
-    side = crop_source_px(settings, identity.preprocess)
-    if side is not None:
-        recipes.append(recipes[0].model_copy(update={"size_px": side, "fit": "short", "crop_fraction": 1.0}))
-    pixels, *larger = open_pixels(dataset.paths, recipes)
-    for one in (pixels, *larger):
-        one.fill()
-    photos = _Photos(pixels, larger[0] if larger else None, _gains(pixels, settings))
+    with fabric.rank_zero_first():  # what the first process makes, the others find
+        folder = RunFolder.create(out, record or settings, KIND if test else SCREENING)
+        made_with = {**inputs_of(dataset, split, settings.encoder), "encoder": identity.fingerprint}
+        refuse_other_inputs(folder.path, made_with)
+        if folder.done:
+            photos = None
+        else:
+            note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
+            photos = _open_photos(dataset, settings, identity.preprocess)
+    if photos is None:
+        return read_probe(folder.path)
     model = _description(dataset, settings, target, identity, runtime)
     keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
     places = [folder.path / "checkpoints" / f"repeat{repeat}-fold{fold}" for repeat, fold in keys]
-    for (repeat, fold), place in zip(keys, places, strict=True):
-        if not (place / MODEL_FILE).exists():
-            part = assignment(split, repeat, fold)
-            if not test:
-                part = np.where(part == "test", "left out", part)
-            _run_fold(dataset, settings, target, photos, part, repeat, fold, place, model, folder, runtime)
+    todo = [(key, place) for key, place in zip(keys, places, strict=True) if not (place / MODEL_FILE).exists()]
+    fabric.barrier()
+    for (repeat, fold), place in todo:
+        part = assignment(split, repeat, fold)
+        if not test:
+            part = np.where(part == "test", "left out", part)
+        _run_fold(
+            dataset, settings, target, objective, photos, part, repeat, fold, place, model, folder, runtime, fabric
+        )
+    fabric.barrier()
+    if not fabric.is_global_zero:
+        fabric.barrier()
+        return read_probe(folder.path)
     reports = [read_json(place / MODEL_FILE)["report"] for place in places]
-    warnings = _warnings(dataset, pixels, settings, reports)
+    warnings = _warnings(dataset, photos.pixels, settings, reports)
     seconds = time.monotonic() - start
     meta = {
         "run_id": hash_json({"settings": settings.model_dump(mode="json"), **made_with})[:12],
@@ -136,6 +155,7 @@ def run_finetune(
         "group_by": dataset.group_column(),
         "pooling": dataset.card.pooling,
         "calibration": None,
+        **decided_by(settings.decision, target),
         "fingerprint": hash_json([report["fingerprint"] for report in reports]),
         "lineage": model["lineage"],
         "warnings": warnings,
@@ -155,7 +175,39 @@ def run_finetune(
         images_per_second=0.0,
         alarms=[alarm for report in reports for alarm in report["alarms"]],
     )
+    fabric.barrier()
     return read_probe(folder.path)
+
+
+def _open_photos(dataset: Dataset, settings: FinetuneSettings, preprocess: Preprocess) -> _Photos:
+    recipes = [preprocess.recipe()]
+    side = crop_source_px(settings, preprocess)
+    if side is not None:
+        recipes.append(recipes[0].model_copy(update={"size_px": side, "fit": "short", "crop_fraction": 1.0}))
+    pixels, *larger = open_pixels(dataset.paths, recipes)
+    for one in (pixels, *larger):
+        one.fill()
+    return _Photos(
+        pixels, larger[0] if larger else None, _gains(pixels, settings), _find_bags(dataset, settings, pixels)
+    )
+
+
+def _find_bags(dataset: Dataset, settings: FinetuneSettings, pixels: Pixels) -> Bags | None:
+    from dermlab.adapt.finetune.cases import find_bags
+
+    if settings.case == "image":
+        return None
+    pixels.fill()
+    readable = np.ones(len(pixels), bool)
+    readable[list(pixels.failures)] = False
+    return find_bags(
+        dataset,
+        settings.case,
+        modalities=settings.modalities,
+        most=settings.case_photos,
+        readable=readable,
+        in_order=settings.case_pooling == "concatenation",
+    )
 
 
 def _warnings(
@@ -175,6 +227,7 @@ def _run_fold(
     dataset: Dataset,
     settings: FinetuneSettings,
     target: Target,
+    objective: Objective,
     photos: _Photos,
     part: np.ndarray,
     repeat: int,
@@ -183,32 +236,48 @@ def _run_fold(
     model: dict[str, Any],
     folder: RunFolder,
     runtime: Runtime,
+    fabric: Fabric,
 ) -> None:
     """Train one fold and leave weights, curves, predictions and, last of all, ``model.json`` in ``place``."""
+    from dermlab.adapt.finetune.cases import first_photos
     from dermlab.adapt.finetune.curves import draw_curves
     from dermlab.adapt.finetune.fit import FoldData, fit_fold, predict_rows
     from dermlab.models.weights import state_fingerprint
 
     labels = dataset.labels(target.column)
-    codes = pd.Index(target.classes).get_indexer(pd.Index(labels)).astype(np.int64)
+    labelled, codes, strata = coded(labels, target.classes)
     readable = np.ones(len(part), bool)
     readable[list(photos.pixels.failures)] = False
+    bags, usable, own_part = photos.bags, readable & labelled, part
+    if bags is not None:  # from here on a number is a case's, not a photo's
+        first = first_photos(bags, labelled, codes, dataset, target.column)
+        usable = first >= 0
+        codes, strata = (np.where(usable.reshape(-1, *(1,) * (a.ndim - 1)), a[first], -1) for a in (codes, strata))
+        everyone = np.ones(len(part), bool)
+        own_part = part[first_photos(bags, everyone, part, dataset, f"the part of split {settings.split!r}")]
     rows = {}
     for name, most in (("train", settings.max_train_samples), ("val", settings.max_val_samples)):
-        there = np.flatnonzero((part == name) & readable & (codes >= 0))
+        there = np.flatnonzero((own_part == name) & usable)
         chooses = balanced if name == "val" and settings.val_sampling == "balanced" else stratified
-        rows[name] = chooses(there, codes, most, generator(settings.seed, "sample", name, repeat, fold))
+        rows[name] = chooses(there, strata, most, generator(settings.seed, "sample", name, repeat, fold))
     for name, found in rows.items():
-        if len(found) < (2 if name == "train" else 1):
+        fewest = 2 * fabric.world_size if name == "train" else 1
+        if len(found) < fewest:
             raise InputError(
-                f"split {settings.split!r}, fold {fold}: {name} holds {len(found)} labelled, readable photos"
+                f"split {settings.split!r}, fold {fold}: {name} holds {len(found)} labelled, readable "
+                f"{'photos' if bags is None else 'cases'}; at least {fewest} are needed"
             )
+    met = np.concatenate([rows["train"], rows["val"]])
+    fitted_on = rows["train"]
+    if bags is not None:
+        met, fitted_on = (np.flatnonzero(np.isin(bags.case_of, cases)) for cases in (met, rows["train"]))
     place.mkdir(parents=True, exist_ok=True)
     questionnaire = None
     if settings.head == "fusion":
-        questionnaire = _learn_questionnaire(dataset, target, labels, rows["train"])
-        write_json(place / QUESTIONNAIRE_FILE, questionnaire.to_dict())
-    encoded = _encoded(dataset, questionnaire)
+        questionnaire = _learn_questionnaire(dataset, target, labels, fitted_on)
+        if fabric.is_global_zero:
+            write_json(place / QUESTIONNAIRE_FILE, questionnaire.to_dict())
+    encoded = _encoded(dataset, questionnaire, bags)
     data = FoldData(
         photos.pixels,
         codes,
@@ -218,16 +287,26 @@ def _run_fold(
         *encoded,
         views=photos.views,
         gains=photos.gains,
+        objective=objective,
+        bags=bags,
     )
 
     def log(event: str, **fields: Any) -> None:
-        folder.log(event, repeat=repeat, fold=fold, **fields)
+        if fabric.is_global_zero:
+            folder.log(event, repeat=repeat, fold=fold, **fields)
 
     seed = int(generator(settings.seed, "finetune", repeat, fold).integers(2**31))
-    network, course, alarms = fit_fold(data, settings, place, runtime=runtime, seed=seed, log=log)
+    network, course, alarms = fit_fold(data, settings, place, runtime=runtime, seed=seed, log=log, fabric=fabric)
+    told = np.flatnonzero(np.isin(part, ("val", "test")) & (readable if bags is None else bags.case_of >= 0))
+    asked = told if bags is None else np.unique(bags.case_of[told])
+    probabilities = predict_rows(
+        network, data, asked, runtime=runtime, batch_size=settings.batch_size, tta=settings.tta, fabric=fabric
+    )
+    if bags is not None:  # every photo of a case carries the case's prediction
+        probabilities = probabilities[np.searchsorted(asked, bags.case_of[told])]
+    if not fabric.is_global_zero:
+        return
     draw_curves(course.history, course.best_epoch, place / "curves")
-    told = np.flatnonzero(np.isin(part, ("val", "test")) & readable)
-    probabilities = predict_rows(network, data, told, runtime=runtime, batch_size=settings.batch_size, tta=settings.tta)
     frame = pd.DataFrame(
         {
             "image_id": dataset.image_ids[told],
@@ -238,16 +317,14 @@ def _run_fold(
             "fold": fold,
             "repeat": repeat,
             "seed": settings.seed,
-            "label": pd.Series(labels[told], dtype="string"),
         }
-    )
+    ).join(truth_columns(labels[told], target.classes))
     for code, name in enumerate(target.classes):
         frame[PROBABILITY + name] = probabilities[:, code]
     for column in subgroup_columns(dataset):
         frame[column] = dataset.manifest[column].to_numpy()[told]
     with atomic_path(place / "predictions.parquet") as temporary:
         frame.to_parquet(temporary, index=False)
-    met = np.concatenate([rows["train"], rows["val"]])
     seen = {"images": dataset.image_ids, "groups": dataset.groups(), "contents": photo_contents(dataset)}
     known = {name: np.unique(values[met]).tolist() for name, values in seen.items()}
     write_json(place / "seen.json", {"data": dataset.fingerprint, **known})
@@ -256,7 +333,8 @@ def _run_fold(
         "converged": not any(alarm.disqualifies for alarm in alarms),
         "warnings": [
             *(f"{where}{alarm.name}: {alarm.says}" for alarm in alarms),
-            *prior_warning(labels, part, codes >= 0, target.classes, repeat, fold),
+            *prior_warning(labels, part, labelled, target.classes, repeat, fold),
+            *case_warning(dataset, settings),
         ],
         "left_out": {} if questionnaire is None else questionnaire.dropped_,
         "alarms": [{"repeat": repeat, "fold": fold, **alarm.to_dict()} for alarm in alarms],
@@ -268,6 +346,27 @@ def _run_fold(
         "fingerprint": state_fingerprint(network.state_dict()),
     }
     write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
+
+
+def case_warning(dataset: Dataset, settings: FinetuneSettings) -> list[str]:
+    """Say where the card scores images one by one, though the network saw whole cases."""
+    if settings.case == "image" or dataset.card.unit != "image":
+        return []
+    return [f"case: {settings.case}, but the card scores images: each photo counts with its case's prediction"]
+
+
+def coded(labels: np.ndarray, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return which photos have a label, bool (N,); what a network is trained on; and strata to draw samples by.
+
+    Trained on are class codes int64 (N,), or the labels themselves, float64 (N, C). Strata are the codes, or the sets
+    of labels that occur, int64 (N,), -1 without any.
+    """
+    if labels.ndim == 1:
+        codes = pd.Index(classes).get_indexer(pd.Index(labels)).astype(np.int64)
+        return codes >= 0, codes, codes
+    labelled = ~np.isnan(labels).all(axis=1)
+    strata = np.unique(np.nan_to_num(labels), axis=0, return_inverse=True)[1].reshape(-1)
+    return labelled, labels, np.where(labelled, strata, -1)
 
 
 def stratified(rows: np.ndarray, codes: np.ndarray, most: int | None, random: np.random.Generator) -> np.ndarray:
@@ -346,13 +445,24 @@ def _learn_questionnaire(
 
 
 def _encoded(
-    dataset: Dataset, encoder: QuestionnaireEncoder | None
+    dataset: Dataset, encoder: QuestionnaireEncoder | None, bags: Bags | None
 ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+    """Return questionnaires, whether anything of each was filled in, and a blank one; a case has its first filled one.
+
+    Each of photos or cases: float32 (N, Q), bool (N,), float32 (Q,).
+    """
     if encoder is None:
         return None, None, None
     frame = dataset.questionnaire(exclude_proxies=False)
     present = frame[encoder.kept_].notna().any(axis=1).to_numpy()
-    return encoder.transform(frame), present, np.asarray(encoder.blank(), np.float32).reshape(-1)
+    encoded, blank = encoder.transform(frame), np.asarray(encoder.blank(), np.float32).reshape(-1)
+    if bags is None:
+        return encoded, present, blank
+    filled = np.flatnonzero(present & (bags.case_of >= 0))
+    cases, first = np.unique(bags.case_of[filled], return_index=True)
+    rows = bags.rows[bags.starts[:-1]]
+    rows[cases] = filled[first]
+    return encoded[rows], present[rows], blank
 
 
 def _description(
@@ -426,14 +536,19 @@ class FittedFinetune(FittedRun):
 
         def found_by(place: Path) -> np.ndarray:
             network, settings = load_network(place)
-            return predict_rows(
+            data = self._data(dataset, place, network.backbone.preprocess.recipe(), settings)
+            found = predict_rows(
                 network.to(runtime.device),
-                self._data(dataset, place, network.backbone.preprocess.recipe(), settings),
-                np.arange(len(dataset)),
+                data,
+                np.arange(len(data.codes)),
                 runtime=runtime,
                 batch_size=batch_size or settings.batch_size,
                 tta=settings.tta,
             )
+            if data.bags is None:
+                return found
+            case_of = data.bags.case_of
+            return np.where(case_of[:, None] >= 0, found[case_of], np.nan)
 
         return self.average(dataset, photo_contents(dataset), found_by)
 
@@ -442,11 +557,29 @@ class FittedFinetune(FittedRun):
 
         encoder = questionnaire_encoder(place)
         nobody = np.zeros(0, np.int64)
-        codes = np.full(len(dataset), -1, np.int64)
         pixels = open_pixels(dataset.paths, recipe)
-        encoded = _encoded(dataset, encoder)
-        gains = _gains(pixels, settings)
-        return FoldData(pixels, codes, nobody, nobody, len(self.classes), *encoded, gains=gains)
+        bags = _find_bags(dataset, settings, pixels)
+        codes = np.full(len(dataset if bags is None else bags), -1, np.int64)
+        encoded = _encoded(dataset, encoder, bags)
+        return FoldData(
+            pixels,
+            codes,
+            nobody,
+            nobody,
+            len(self.classes),
+            *encoded,
+            gains=_gains(pixels, settings),
+            objective=objective_of(self.model),
+            bags=bags,
+        )
+
+
+def objective_of(model: dict[str, Any]) -> Objective:
+    """Return what the network of a saved fold was trained for."""
+    from dermlab.adapt.finetune.losses import Objective
+
+    settings = FinetuneSettings.model_validate(model["settings"])
+    return Objective.of(Target.model_validate(model["target"]), settings)
 
 
 def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
@@ -457,8 +590,6 @@ def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
     Raises:
         InputError: the folder holds no fold, or its weights are not this network's.
     """
-    from dataclasses import replace
-
     from dermlab.adapt.finetune.fit import BEST_FILE
     from dermlab.adapt.finetune.network import build_network
     from dermlab.models.preprocess import Preprocess
@@ -476,7 +607,7 @@ def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
         bare = settings.model_copy(update={"encoder": name, "size_px": preprocess.size_px})
     encoded = questionnaire_encoder(place)
     n_questionnaire = 0 if encoded is None else len(encoded.feature_names_)
-    network = build_network(bare, len(model["target"]["classes"]), n_questionnaire)
+    network = build_network(bare, objective_of(model).n_outputs, n_questionnaire)
     weights, _ = load_checkpoint(place / BEST_FILE)
     load_strictly(network, weights, str(place / BEST_FILE))
     network.backbone.preprocess = preprocess
