@@ -82,25 +82,12 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
         InputError: the data, the split, the baseline or a finding that is not waived will not do; one line says why.
         DermlabError: no candidate has a result.
     """
-    from dermlab.data.dataset import Dataset
-    from dermlab.models.known import require_known
-
     started = time.monotonic()
-    out = Path(out)
-    dataset = Dataset.open(config.data)
-    target = dataset.card.target(config.target)
-    if target.kind == "multilabel":
-        raise InputError(f"target: {target.column!r} has several labels an image; heads predict one: name another")
-    require_known(config.encoder_names())
-    config = _with_its_folds(config, dataset, target.column)
+    setting = open_setting(config, Path(out))
+    config, out, dataset, target, split = setting.config, setting.out, setting.dataset, setting.target, setting.split
     _take_up(out, config)
-    split = _split(dataset, config, target.column)
-    baseline = read_baseline(config, dataset, target.column, split)
-    findings, waivers = _gate(dataset, config, target.column)
-    runtime = resolve(config.device, config.precision)
-    note(f"device: {runtime.device} in {runtime.precision} ({runtime.reason})")
-    terms = data_terms(dataset.folder, config.use)
-    setting = Setting(config, out, dataset, target.column, split, terms, runtime)
+    baseline = read_baseline(config, dataset, target, split)
+    findings, waivers = _gate(dataset, config, target)
     plans, screening = screen(setting, plan(config, dataset))
     outcomes = run_candidates(setting, plans)
     if config.ensemble:
@@ -144,6 +131,33 @@ def run_bakeoff(config: BakeoffConfig, out: str | Path) -> BakeoffResult:
     return BakeoffResult(out, tuple(outcomes), decision, config.metric, seconds)
 
 
+def open_setting(config: BakeoffConfig, out: Path) -> Setting:
+    """Open data and split and resolve what all candidates have in common; a split that is missing is made.
+
+    Args:
+        config: what is asked.
+        out: the bake-off's folder; nothing is written there.
+
+    Raises:
+        InputError: data, target, encoders' names or split will not do.
+    """
+    from dermlab.data.dataset import Dataset
+    from dermlab.models.known import require_known
+
+    dataset = Dataset.open(config.data)
+    target = dataset.card.target(config.target)
+    if target.kind == "multilabel":
+        raise InputError(f"target: {target.column!r} has several labels an image; heads predict one: name another")
+    require_known(config.encoder_names())
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; --out must be a folder")
+    config = _with_its_folds(config, dataset, target.column)
+    split = _split(dataset, config, target.column)
+    runtime = resolve(config.device, config.precision)
+    note(f"device: {runtime.device} in {runtime.precision} ({runtime.reason})")
+    return Setting(config, out, dataset, target.column, split, data_terms(dataset.folder, config.use), runtime)
+
+
 def _write_further(setting: Setting, outcomes: Sequence[Outcome], screening: dict[str, Any] | None) -> None:
     """Write what a bake-off of recipes has beyond the leaderboard: screening, curves, seeds, what each change gave."""
     found = {
@@ -162,8 +176,6 @@ def _write_further(setting: Setting, outcomes: Sequence[Outcome], screening: dic
 
 def _take_up(out: Path, config: BakeoffConfig) -> None:
     """Make the folder, or go on in one that holds a bake-off; anything else in it is not ours to mix with."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; --out must be a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / "config.yaml").exists():
         raise InputError(f"{out}: is not empty and holds no bake-off; choose another --out")
     write_text(out / "config.yaml", write_yaml(told(config)))

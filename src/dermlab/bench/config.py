@@ -58,8 +58,9 @@ class CandidateConfig(Config):
         ruled = [name for name in changes if name in RULED]
         if ruled:
             raise ValueError(f"changes: {ruled[0]} is the bake-off's, the same for all candidates" + _where(ruled[0]))
-        fields = recipe
-        if not isinstance(recipe, dict):
+        if isinstance(recipe, dict):
+            fields = recipe
+        else:
             try:
                 fields = read_yaml(recipe)
             except InputError as error:

@@ -18,6 +18,9 @@ class BakeoffConfig(Recipe):
     positional: ClassVar[tuple[str, ...]] = ("config",)
 
     out: Path = Field(description="folder to write; a bake-off that is there goes on")
+    dry_run: bool = Field(
+        False, description="measure a few steps of each fine-tuned candidate, print what all will take, and stop"
+    )
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,34 @@ class BakeoffResult:
         }
 
 
-def run(config: BakeoffConfig) -> BakeoffResult:
-    """Run the bake-off, draw its report and return what a person or a script wants of it."""
+@dataclass(frozen=True)
+class CostPlan:
+    """What the fine-tuned candidates will take."""
+
+    plans: tuple[dict[str, Any], ...]
+    table: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """Return the table."""
+        return list(self.table)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return every candidate's phases, hours and price."""
+        return {"plan": list(self.plans)}
+
+
+def run(config: BakeoffConfig) -> BakeoffResult | CostPlan:
+    """Run the bake-off, draw its report and return what a person or a script wants of it; or only its cost plan."""
     from dermlab.bench.bakeoff import run_bakeoff
     from dermlab.bench.record import leaderboard_row
     from dermlab.report.html import write_report
 
-    recipe = Recipe.model_validate(config.model_dump(exclude={"out"}))
+    recipe = Recipe.model_validate(config.model_dump(exclude={"out", "dry_run"}))
+    if config.dry_run:
+        from dermlab.bench.planning import lines, plan_costs
+
+        plans = plan_costs(recipe)
+        return CostPlan(tuple(asdict(item) for item in plans), tuple(lines(plans)))
     result = run_bakeoff(recipe, config.out)
     report = write_report(config.out, photos=config.photos)
     rows = tuple(leaderboard_row(outcome) for outcome in result.outcomes)

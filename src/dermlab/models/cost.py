@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -101,33 +103,54 @@ def measure(encoder: Encoder, runtime: Runtime, *, batch_size: int = 4, steps: i
     side = encoder.preprocess.size_px
     images = torch.randn(batch_size, 3, side, side, generator=torch.Generator().manual_seed(0)).to(runtime.device)
     encoder.to(runtime.device)
-    kept: dict[int, int] | None = {} if train else None
-    seconds = []
-    for step in range(steps + 1):
-        _synchronise(runtime.device)
-        start = time.perf_counter()
+
+    def step() -> None:
         with torch.set_grad_enabled(train), runtime.autocast():
-            if kept is not None and step == 0:
-                with torch.autograd.graph.saved_tensors_hooks(lambda one: _note(one, kept), lambda one: one):
-                    pooled = encoder(images)
-            else:
-                pooled = encoder(images)
+            pooled = encoder(images)
         if train:
             pooled.float().square().mean().backward()
             encoder.zero_grad(set_to_none=True)
-        _synchronise(runtime.device)
-        seconds.append(time.perf_counter() - start)
-    own = {tensor.untyped_storage().data_ptr() for tensor in encoder.parameters()}
-    activations = sum(size for address, size in (kept or {}).items() if address not in own)
+
+    seconds, activations = measure_steps(step, encoder.parameters(), runtime.device, steps=steps)
     n_parameters = sum(parameter.numel() for parameter in encoder.parameters())
     return Pace(
-        images_per_second=batch_size / sorted(seconds[1:])[(steps - 1) // 2],
+        images_per_second=batch_size / seconds,
         weights_bytes=n_parameters * (TRAINED_BYTES if train else FROZEN_BYTES),
         bytes_per_image=activations // batch_size,
         batch_size=batch_size,
         device=runtime.device,
         precision=runtime.precision,
     )
+
+
+def measure_steps(
+    step: Callable[[], object], parameters: Iterable[Any], device: str, *, steps: int = 3
+) -> tuple[float, int]:
+    """Take a step once to warm up, then a few times, and return the median seconds and the bytes kept for backward.
+
+    Args:
+        step: does one whole step; it may load photos, and move the weights.
+        parameters: of the network, which are not counted among what is kept.
+        device: that is waited for.
+        steps: that are timed.
+    """
+    import torch
+
+    kept: dict[int, int] = {}
+    own = {tensor.untyped_storage().data_ptr() for tensor in parameters}
+    seconds = []
+    for number in range(steps + 1):
+        _synchronise(device)
+        start = time.perf_counter()
+        with contextlib.ExitStack() as stack:
+            if not number:
+                hooks = torch.autograd.graph.saved_tensors_hooks(lambda one: _note(one, kept), lambda one: one)
+                stack.enter_context(hooks)
+            step()
+        _synchronise(device)
+        seconds.append(time.perf_counter() - start)
+    median = sorted(seconds[1:])[(steps - 1) // 2]
+    return median, sum(size for address, size in kept.items() if address not in own)
 
 
 def _note(tensor: Any, kept: dict[int, int]) -> Any:
