@@ -436,10 +436,13 @@ def _what_a_run_is(name: str, target: str, sidecar: Json, models: Sequence[Json]
 
 
 def _photos(preprocess: Json) -> str:
-    """Return how a photo is brought to the network."""
-    how = ", ".join(escaped(str(preprocess[key])) for key in ("fit", "interpolation"))
-    mean, std = (", ".join(f"{value:g}" for value in preprocess[key]) for key in ("mean", "std"))
-    return f"Photos: {preprocess['size_px']} px, {how}; mean {mean}; standard deviation {std}."
+    """Return how a photo is brought to the network; a histogram has no mean to subtract."""
+    told = [f"{key}: {_plain(value)}" for key, value in preprocess.items() if value is not None]
+    return f"Photos: {escaped('; '.join(told))}."
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{item:g}" for item in value) if isinstance(value, list) else str(value)
 
 
 def _data_of_run(data: str, made_from: Json, metrics: Json, models: Sequence[Json]) -> list[str]:

@@ -240,10 +240,8 @@ def send(contents: Package, repository: str, *, private: bool = True, message: s
     except ValueError as error:  # the Hub's word on the front matter
         raise DermlabError(f"the hub refused the model card: {first_line(error)}") from None
     except Exception as error:
-        # The client's own transport errors share no base class with anything of the standard library.
-        if type(error).__module__.split(".")[0] in ("httpx", "httpcore", "requests", "urllib3") or isinstance(
-            error, OSError
-        ):
+        # The client's transport (httpx, under whatever name it ships it) shares no base class with the standard library.
+        if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
             raise DermlabError(f"the hub at {api.endpoint} cannot be reached; nothing was sent") from None
         raise
     return str(made)
