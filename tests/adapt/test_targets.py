@@ -137,7 +137,7 @@ def test_what_is_told_of_val_after_an_epoch() -> None:
     told = ranks.judged(np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]]), np.array([0, 1]))
     assert told["val_top1"] == 0.5
     assert told["val_loss"] == pytest.approx(-np.log([0.7, 0.2]).mean())
-    assert told["val_quadratic_kappa"] == pytest.approx(1 / 3)
+    assert told["val_quadratic_kappa"] == pytest.approx(1 - 0.5 / 1.5)  # observed over expected squared distance
     signs = Objective.of(SIGNS, recipe())
     labels = np.array([[1.0, 0, np.nan], [0, 1, 1]])
     told = signs.judged(np.array([[0.9, 0.2, 0.5], [0.1, 0.8, 0.6]]), labels)

@@ -147,7 +147,10 @@ def open_setting(config: BakeoffConfig, out: Path) -> Setting:
     dataset = Dataset.open(config.data)
     target = dataset.card.target(config.target)
     if target.kind == "multilabel":
-        raise InputError(f"target: {target.column!r} has several labels an image; heads predict one: name another")
+        raise InputError(
+            f"target: {target.column!r} has several labels an image; a bake-off ranks one answer a case; "
+            "'dermlab probe' and 'dermlab compare' take several"
+        )
     require_known(config.encoder_names())
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out must be a folder")
