@@ -240,7 +240,7 @@ def send(contents: Package, repository: str, *, private: bool = True, message: s
     except ValueError as error:  # the Hub's word on the front matter
         raise DermlabError(f"the hub refused the model card: {first_line(error)}") from None
     except Exception as error:
-        # The client's transport (httpx, under whatever name it ships it) shares no base class with the standard library.
+        # The client's transport (httpx, by whatever name it ships it) shares no base class with the standard library.
         if isinstance(error, OSError) or type(error).__module__.startswith(("httpx", "httpcore")):
             raise DermlabError(f"the hub at {api.endpoint} cannot be reached; nothing was sent") from None
         raise
