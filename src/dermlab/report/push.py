@@ -26,8 +26,10 @@ USE = "commercial"
 """The use that a model on the Hub is judged for: whoever gets it may sell what they make of it."""
 
 WEIGHTS = ("head.safetensors", "best.safetensors", "model.safetensors")
-DESCRIPTIONS = ("model.json", "head.json", "questionnaire.json", "config.json", "preprocess.json", "card.yaml")
-DESCRIPTIONS += ("preprocessor_config.json",)
+DESCRIPTIONS = (
+    *("model.json", "head.json", "questionnaire.json"),
+    *("config.json", "preprocess.json", "preprocessor_config.json", "card.yaml"),
+)
 VECTOR_HEAD = "KNNHead"
 WAIVERS = ("licence", "redistribution", "vectors")
 
