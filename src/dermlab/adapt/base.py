@@ -46,6 +46,7 @@ class Head(ClassifierMixin, BaseEstimator):
 
     # Parameters that every subclass lists in its own __init__, as scikit-learn's contract asks.
     classes: Sequence[Any] | None
+    fixed_: np.ndarray | None
     choose_by: str
     random_state: int
 

@@ -102,7 +102,7 @@ def train(
         fused=True,
     )
     size = training.batch_size or int(np.clip(n // 64, 64, 512))
-    loss = cross_entropy
+    loss: Callable[..., torch.Tensor] = cross_entropy
     if codes.ndim == 2:
         loss, codes = binary_cross_entropy_with_logits, np.nan_to_num(codes).astype(np.float32)
     targets, sample_weights = torch.from_numpy(codes), torch.from_numpy(weights.astype(np.float32))

@@ -377,8 +377,8 @@ def _fit_fold(
     }
     met = np.concatenate([train, val])
     seen = {"images": dataset.image_ids, "groups": inputs.groups, "contents": inputs.contents}
-    known = {name: np.unique(values[met]).tolist() for name, values in seen.items() if values is not None}
-    write_json(place / "seen.json", {"data": dataset.fingerprint, **known})
+    met_ids = {name: np.unique(values[met]).tolist() for name, values in seen.items() if values is not None}
+    write_json(place / "seen.json", {"data": dataset.fingerprint, **met_ids})
     write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
 
 
@@ -489,8 +489,8 @@ def _with_choice(settings: ProbeSettings) -> HeadConfig:
     majority's answer for everybody, whatever metric was asked for.
     """
     head = settings.head
-    if head.kind != "knn" or head.choose_by is not None:
-        return head
+    if head.kind != "knn" or head.choose_by is not None or settings.metric == "quadratic_kappa":
+        return head  # heads know no order of the classes
     return head.model_copy(update={"choose_by": settings.metric})
 
 
@@ -696,6 +696,21 @@ class FittedRun:
 
 class FittedProbe(FittedRun):
     """A saved probe, ready to predict."""
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a run folder.
+
+        Raises:
+            InputError: it holds no finished run, or that of a fine-tuned network.
+        """
+        found = super().open(path)
+        if "kind" in found.model:
+            raise InputError(
+                f"{path}: holds a fine-tuned network, and this needs a probe (a frozen encoder with a head); "
+                "'dermlab predict' and 'dermlab evaluate' take fine-tuned networks"
+            )
+        return found
 
     def predict(self, dataset: Dataset, features: Features | None) -> tuple[np.ndarray, np.ndarray]:
         """Return what :meth:`FittedRun.average` does; photos are known by their content, unless the head sees none."""

@@ -133,7 +133,7 @@ def _decisions(run: Path) -> dict[str, Any]:
     from dermlab.evaluate.predictions import read_predictions
 
     table = read_predictions(run)
-    kept = {name: table.meta[name] for name in ("decision", "cost_matrix") if name in table.meta}
+    kept: dict[str, Any] = {name: table.meta[name] for name in ("decision", "cost_matrix") if name in table.meta}
     thresholds = mean_thresholds(table)
     if thresholds is not None:  # of no fold: the folds' probabilities are averaged, and so are their thresholds
         kept["thresholds"] = {"chosen_on": "val", "for": "f1", "folds": [{"labels": thresholds}]}

@@ -55,13 +55,15 @@ def with_thresholds(predictions: Predictions) -> Predictions:
     val = pool_units(predictions.part("val"))
     truth, scores = val.truth(), val.probabilities()
     found = []
-    for key, rows in val.frame.groupby(["repeat", "fold", "seed"], sort=True).indices.items():
+    names = ("repeat", "fold", "seed")
+    for key, rows in val.frame.groupby(list(names), sort=True).indices.items():
         if np.isnan(truth[rows]).all():
             continue
+        assert isinstance(key, tuple)
         own = {
             name: best_threshold(truth[rows, code], scores[rows, code]) for code, name in enumerate(predictions.classes)
         }
-        found.append({**dict(zip(("repeat", "fold", "seed"), map(int, key), strict=True)), "labels": own})
+        found.append({**{name: int(part) for name, part in zip(names, key, strict=True)}, "labels": own})
     if not found:
         return predictions
     return predictions.with_frame(frame, thresholds={"chosen_on": "val", "for": "f1", "folds": found})
