@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models
 
+from dermlab.cli import main
 from dermlab.core.errors import InputError, MissingWeightsError
 from dermlab.data.loader import Normalise
 from dermlab.data.pixel_cache import resize
@@ -576,3 +577,23 @@ def test_the_real_clip_by_both_names_and_its_zero_shot_path(tmp_path, monkeypatc
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     probabilities = class_probabilities(tower, vectors, tower.texts(["mole", "melanoma"]))
     np.testing.assert_allclose(probabilities.sum(1), 1)
+
+
+def test_what_is_unconfirmed_is_said_before_anything_is_run(capsys, tmp_path):
+    assert main(["encoders", "--check", "ssl_derm_vit_tiny"]) == 1
+    assert "WARN  layout: the code that writes its checkpoints is not public" in capsys.readouterr().out
+    assert main(["encoders", "--check", "hf:nobody/knows"]) == 1
+    assert "WARN  licence: unknown, as no licence card knows it" in capsys.readouterr().out
+
+
+def test_medsiglip_fine_tunes_by_its_recipe_from_a_folder_of_transformers(weights_folder, clinic, tmp_path, capsys):
+    medsiglip(weights_folder / "google--medsiglip-448", 32)
+    recipe = Path(__file__).parents[2] / "configs" / "finetune" / "medsiglip_448.yaml"
+    toy = ["--batch_size", "16", "--max_train_samples", "32", "--finetune_epochs", "1", "--warmup_steps", "1"]
+    toy += ["--precision", "fp32", "--device", "cpu", "--n_boot", "100"]
+    call = ["finetune", str(clinic), "--config", str(recipe), "--out", str(tmp_path / "run"), *toy]
+    with torch.enable_grad():
+        status = main(call)
+    assert status == 0, capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["n"] > 0
+    assert (tmp_path / "run" / "predictions.parquet").is_file()

@@ -144,6 +144,8 @@ def _checks(name: str, use: str | None) -> list[Check]:
     checks.append(Check("PASS", "name", f"{parsed.library or 'local file'} {parsed.architecture or parsed.path}"))
     if parsed.library in ("endpoint", "savedmodel"):
         return [*checks, *_service_checks(name)]
+    if parsed.library == "checkpoint" and (told := _unconfirmed(parsed.architecture)):
+        checks.append(Check("WARN", "layout", told))
     if parsed.library == "transformers":
         checks.append(_extra_check())
     checks += _licence_checks(name, use, runtime.device)
@@ -186,7 +188,17 @@ def _service_checks(name: str) -> list[Check]:
         return [Check("FAIL", "service", str(error))]
     identity = service.identity
     found = f"{identity.architecture}, {identity.dim} numbers a photo at {identity.preprocess.size_px} px"
-    return [Check("PASS", "service", f"{found}; nothing was sent")]
+    checks = [Check("PASS", "service", f"{found}; nothing was sent")]
+    if identity.library == "savedmodel":
+        told = "photos are squashed; how the model itself fits those of another size is unconfirmed"
+        checks.append(Check("WARN", "photos", told))
+    return checks
+
+
+def _unconfirmed(checkpoint: str | None) -> str:
+    from dermlab.models.published import PUBLISHED
+
+    return PUBLISHED[checkpoint].unconfirmed if checkpoint in PUBLISHED else ""
 
 
 def _disk_checks(name: str, parsed: Any) -> list[Check]:
@@ -313,6 +325,10 @@ def _licence_checks(name: str, use: str | None, runtime_device: str) -> list[Che
         if card is not None and card.devices and not any(runtime_device.startswith(one) for one in card.devices):
             only = " and ".join(card.devices)
             checks.append(Check("WARN", "device", f"runs on {only} only, not on {runtime_device}"))
+        if use is None and card is None:
+            told = "unknown, as no licence card knows it: read its terms before anything is built on it"
+            checks.append(Check("WARN", "licence", told))
+            continue
         if use is None:
             checks.append(Check("PASS", "licence", f"{verdict.licence} (--use says what that means for you)"))
             continue

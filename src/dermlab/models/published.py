@@ -28,6 +28,7 @@ class Published:
         where: where its authors offer it, for a person to open.
         card: the name by which licence cards know it.
         arguments: beyond the architecture.
+        unconfirmed: what could not be read where its authors wrote it, a sentence for a person; empty for nothing.
     """
 
     library: str
@@ -37,6 +38,7 @@ class Published:
     where: str
     card: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    unconfirmed: str = ""
 
 
 _CAE = {"init_values": 0.1}
@@ -81,8 +83,7 @@ PUBLISHED: dict[str, Published] = {
         "https://github.com/shenyue-98/SwAVDerm",
         "checkpoint:swavderm",
     ),
-    # Digital-Dermatology/self-supervised-dermatology, src/knn_figs.py: Resize((256, 256)), then the centre. The code that
-    # writes its checkpoints is not public, so their layout is unconfirmed: timm's names and transformers' are read.
+    # Digital-Dermatology/self-supervised-dermatology, src/knn_figs.py: Resize((256, 256)), then the centre.
     "ssl_derm_vit_tiny": Published(
         "timm",
         "vit_tiny_patch16_224",
@@ -90,6 +91,8 @@ PUBLISHED: dict[str, Published] = {
         Preprocess(224, fit="squash", crop_fraction=224 / 256, interpolation=PIL_DEFAULT),
         "https://github.com/Digital-Dermatology/self-supervised-dermatology",
         "checkpoint:ssl_derm_vit_tiny",
+        unconfirmed="the code that writes its checkpoints is not public, so their layout is unconfirmed: the names of "
+        "timm and of transformers are read",
     ),
 }
 
