@@ -34,8 +34,6 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("zeroshot",): "zeroshot",
     ("concepts",): "concepts",
     ("retrieval",): "retrieval",
-    ("concepts",): "concepts",
-    ("retrieval",): "retrieval",
     ("finetune",): "finetune",
     ("predict",): "predict",
     ("evaluate",): "evaluate",
