@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,8 @@ def test_a_drop_is_clean_minus_corrupted_and_lies_in_its_interval(made: tuple[Pa
         for item in entry["severities"]:
             assert item["drop"]["value"] == pytest.approx(clean - item[name]["value"])
             assert item["relative"]["value"] == pytest.approx(item[name]["value"] / clean)
-            assert item["drop"]["low"] <= item["drop"]["value"] <= item["drop"]["high"]
+            if item["drop"]["low"] is not None:  # else no replicate shows a difference
+                assert item["drop"]["low"] <= item["drop"]["value"] <= item["drop"]["high"]
         mean = np.mean([item["drop"]["value"] for item in entry["severities"]])
         assert entry["mean"]["drop"]["value"] == pytest.approx(mean)
 
@@ -72,7 +74,9 @@ def test_an_image_that_nothing_happened_to_loses_nothing(
     monkeypatch.setattr(module, "corrupt", lambda image, *_, **__: image)
     found = robustness(run, Dataset.open(clinic), Corrupting(**FEW), tmp_path / "out")
     for entry in found["corruptions"]:
-        assert entry["mean"]["drop"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+        # No replicate shows a difference, which is not to know that there is none.
+        assert entry["mean"]["drop"] == {"value": 0.0, "low": None, "high": None}
+        assert entry["verdict"] == "cannot tell apart"
         assert entry["verdict"] == "cannot tell apart"
 
 
@@ -157,3 +161,19 @@ def test_a_model_that_looks_at_no_photo_is_refused(clinic: Path, tmp_path: Path,
     assert main(["probe", str(clinic), "--head", "majority", "--out", str(tmp_path / "m"), "--n_boot", "100"]) == 0
     assert main(["robustness", str(tmp_path / "m"), str(clinic), "--out", str(tmp_path / "x")]) == 2
     assert "no single encoder" in capsys.readouterr().err
+
+
+def test_other_corruptions_are_not_passed_off_as_those_begun_with(
+    made: tuple[Path, dict[str, Any]], run: Path, clinic: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.corruptions, "corrupt", lambda image, *_, **__: image)
+    with pytest.raises(InputError, match="other photos, corruptions"):
+        robustness(run, Dataset.open(clinic), Corrupting(**FEW), made[0])
+
+
+def test_a_fine_tuned_run_is_refused_in_one_line(run: Path, clinic: Path, tmp_path: Path) -> None:
+    tuned = shutil.copytree(run, tmp_path / "tuned")
+    for file in tuned.glob("checkpoints/*/model.json"):
+        file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "finetune"}))
+    with pytest.raises(InputError, match="holds a fine-tuned network"):
+        robustness(tuned, Dataset.open(clinic), Corrupting(**FEW), tmp_path / "out")

@@ -25,6 +25,7 @@ from dermlab.core.files import atomic_path, read_json, write_json
 from dermlab.core.fingerprint import hash_json
 from dermlab.core.progress import progress
 from dermlab.core.randomness import generator
+from dermlab.data import corruptions
 from dermlab.data.corruptions import CORRUPTIONS, corrupt
 from dermlab.data.decode import DecodeError, available_cores, decode_file
 from dermlab.evaluate.cases import CaseSets, case_sets
@@ -116,10 +117,13 @@ def robustness(
         "encoder": probe.model["encoder"]["fingerprint"],
         "images": hash_json(image_ids.tolist()),
         "seed": settings.seed,
+        "corruptions": corruptions_fingerprint(),
     }
     file = out / "inputs.json"
     if file.exists() and hash_json(read_json(file)) != hash_json(made_with):
-        raise InputError(f"{out}: was begun with another model, other photos, limit or seed; choose another --out")
+        raise InputError(
+            f"{out}: was begun with another model, other photos, corruptions, limit or seed; choose another --out"
+        )
     write_json(file, made_with)
     clean = Variant("clean", 0)
     variants = [clean, *(Variant(name, severity) for name in settings.corruptions for severity in settings.severities)]
@@ -208,6 +212,20 @@ def robustness(
         "clean": scored[clean],
         "corruptions": entries,
     }
+
+
+def corruptions_fingerprint() -> str:
+    """Return a fingerprint of what all corruptions make of one small picture, at every severity.
+
+    Whatever is changed in them, their levels or the library beneath, shows there; no version has to be remembered.
+    """
+    picture = generator(0, "corruptions").integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    return hash_json(
+        {
+            name: [corruptions.corrupt(picture, name, severity).tobytes().hex() for severity in range(1, 6)]
+            for name in sorted(CORRUPTIONS)
+        }
+    )
 
 
 def _cases_by_class(found: CaseSets) -> dict[str, int]:

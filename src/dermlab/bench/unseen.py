@@ -6,6 +6,7 @@ photo is are tried on the test photos of both kinds. The features are computed o
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -342,7 +343,8 @@ def _areas(held: Mapping[str, list[_Trial]], local: np.ndarray, settings: Unseen
     for score in dict.fromkeys(score for _, score in keys):
         places = [place for place, key in enumerate(keys) if key[1] == score]
         drawn = np.mean([draws[place] for place in places], axis=0)
-        mean[score] = interval(float(np.mean([values[place] for place in places])), drawn, n_groups).to_dict()
+        value = float(np.mean([values[place] for place in places]))
+        mean[score] = interval(value, drawn, _n_holders(list(itertools.chain(*held.values())))).to_dict()
     return {"of": of, "mean": mean}
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from dermlab.bench.unseen import UnseenSettings
 from dermlab.core import words
+from dermlab.core.device import Precision
 
 SHORT = {"max_softmax": "max softmax", "relative_mahalanobis": "rel. Mahalanobis", "mahalanobis": "Mahalanobis"}
 
@@ -22,7 +23,7 @@ class UnseenConfig(UnseenSettings):
     data: Path = Field(description="data set folder")
     out: Path = Field(description="folder to write unseen.json into")
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: str = Field("auto", description="auto, fp32, bf16 or fp16")
+    precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
     batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 

@@ -550,20 +550,20 @@ def _frequency(part: Json) -> Json:
 
 def _prior_shift(part: Json) -> Json:
     top1, floor = part["top1"], part["majority"]
+    by_class = part.get("per_class", {})  # a file of an earlier dermlab has none
     stated = "stated" if part["stated"] else "estimated from the photos"
     after, before = (_score(top1[key]) for key in ("after", "before"))
     moved = {
         name: found["recall"]["difference"]
-        for name, found in part["per_class"].items()
+        for name, found in by_class.items()
         if found["recall"]["difference"]["value"] is not None
     }
     fewer = sorted((name for name in moved if (moved[name]["high"] or 0) < 0), key=lambda name: moved[name]["value"])
     told = []
     for name in fewer[:LOST]:
-        recall = part["per_class"][name]["recall"]
+        recall = by_class[name]["recall"]
         told.append(
-            f"{name}, {percent(recall['after'])} instead of {percent(recall['before'])} (n = "
-            f"{part['per_class'][name]['n']:,})"
+            f"{name}, {percent(recall['after'])} instead of {percent(recall['before'])} (n = {by_class[name]['n']:,})"
         )
     more = f", and fewer of {len(fewer) - LOST} more" if len(fewer) > LOST else ""
     lost = f"it finds fewer of {'; of '.join(told)}{more}. In exchange, " if told else ""
@@ -578,15 +578,19 @@ def _prior_shift(part: Json) -> Json:
     heads = ["Class", "n", "Recall before", "after", "Specificity before", "after", "Precision before", "after"]
     rows = [
         [name, f"{found['n']:,}", *(percent(found[kind][side]) for kind in _AT_PREVALENCE for side in _SIDES)]
-        for name, found in part["per_class"].items()
+        for name, found in by_class.items()
+    ]
+    missing = text("Written by an earlier dermlab: evaluate the predictions again for what it costs each class.")
+    classwise = [
+        table("Class by class, before and after the correction", heads, rows),
+        text("Specificity and precision (positive predictive value) are those at the prevalence used."),
     ]
     shares = [[name, *(words.score(part[key][name]) for key in ("train", "test", "used"))] for name in part["classes"]]
     return {
         "sentence": sentence,
         "tone": "bad" if fewer or beaten else "",
         "blocks": [
-            table("Class by class, before and after the correction", heads, rows),
-            text("Specificity and precision (positive predictive value) are those at the prevalence used."),
+            *(classwise if rows else [missing]),
             table("Class shares", ["Class", "Corrected from (val)", "On test", f"Used ({stated})"], shares),
         ],
     }
