@@ -44,6 +44,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("robustness",): "robustness",
     ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
+    ("decompose",): "decompose",
     ("report",): "report",
     ("push",): "push",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from dermlab.bench.config import Decomposition
 from dermlab.bench.decomposition import decompose, shapley_weights, subsets
+from dermlab.core.files import read_json
 from dermlab.evaluate.predictions import Predictions
 
 
@@ -145,3 +147,23 @@ def test_a_step_of_three_seeds_is_what_the_comparison_of_recipes_says() -> None:
 def test_a_plan_names_each_set_of_factors_once(fields: dict[str, Any], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         plan(**fields)
+
+
+def test_the_command_takes_finished_tables_apart(tmp_path: Path) -> None:
+    import dermlab
+    from dermlab.evaluate.predictions import write_predictions
+
+    for name, share in {"base": 0.5, "new0": 0.7, "new1": 0.72, "new2": 0.74}.items():
+        made = table(first(share), GROUPS)
+        write_predictions(tmp_path / f"{name}.parquet", made.frame, made.meta)
+    found = dermlab.decompose(
+        baseline=str(tmp_path / "base.parquet"),
+        steps=[{"factor": "recipe", "candidate": "new"}],
+        runs_of={"new": [tmp_path / f"new{k}.parquet" for k in range(3)]},
+        out=tmp_path / "out",
+        n_boot=100,
+    )
+    assert found.found["steps"][0]["difference"] == pytest.approx(0.22)
+    assert found.found["runs"][1]["n_seeds"] == 3
+    assert read_json(tmp_path / "out" / "decomposition.json")["n"] == 100
+    assert any("over groups" in line for line in found.lines())
