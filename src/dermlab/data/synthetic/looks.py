@@ -22,7 +22,7 @@ DIAGNOSES: dict[str, str] = {
 MALIGNANT = ("BCC", "MEL", "SCC")
 BENIGN = ("ACK", "NEV", "SEK")
 SIGNS = ("crust", "pearly", "pigment", "scale", "ulcer")
-SEVERITY = ("none", "mild", "moderate", "severe")
+SEVERITY = ("absent", "mild", "moderate", "severe")
 
 
 @dataclass(frozen=True)
