@@ -19,7 +19,7 @@ _ELSEWHERE = {
 }
 _ROOMS = (
     *("audit", "adapt", "bench", "commands", "core", "data"),
-    *("evaluate", "features", "licensing", "models", "report"),
+    *("evaluate", "features", "licensing", "models", "pretrain", "report"),
 )
 
 telemetry.switch_off()  # here, before any library that would ask is imported, by the command line or by Python

@@ -179,7 +179,8 @@ def parse(
     parser.add_argument("--print_config", action="store_true", help="print the resolved config and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON value on standard output")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    fields: dict[str, Any] = model.model_fields  # type: ignore[attr-defined]
+    declared: dict[str, Any] = model.model_fields  # type: ignore[attr-defined]
+    fields = {field.alias or name: field for name, field in declared.items()}  # --from cannot be a Python name
     for name in names:
         if name == "config" and "config" not in fields:
             parser.add_argument("config_file", nargs="?", metavar="CONFIG", help="YAML file with the fields below")

@@ -34,6 +34,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("zeroshot",): "zeroshot",
     ("concepts",): "concepts",
     ("retrieval",): "retrieval",
+    ("pretrain",): "pretrain",
     ("finetune",): "finetune",
     ("predict",): "predict",
     ("evaluate",): "evaluate",

@@ -1,12 +1,15 @@
 """Self-supervised pretraining: photos without labels make an encoder that every other room takes.
 
 In come data set folders (labels unused, test photos left out) and a method; out goes a run folder whose ``encoder/``
-is an encoder like any other. Each method is a file: a step that takes anybody's networks, and what a run trains.
+is an encoder like any other. Each method is a file: a step that takes anybody's networks, and what a run trains. The
+room is also the verb: ``dermlab.pretrain(["clinic"], method="dino", out="run")``.
 """
 
 from __future__ import annotations
 
 import importlib
+import sys
+import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -26,3 +29,15 @@ def __getattr__(name: str) -> Any:
         module = "targets" if name == "update_target" else name.removesuffix("_step")
         return getattr(importlib.import_module(f"dermlab.pretrain.{module}"), name)
     raise AttributeError(f"module 'dermlab.pretrain' has no attribute {name!r}")
+
+
+class _Room(types.ModuleType):
+    """A module that can be called, as ``dermlab.evaluate`` is."""
+
+    def __call__(self, *args: Any, **fields: Any) -> Any:
+        """Run ``dermlab pretrain`` (see ``dermlab pretrain --help`` for the fields)."""
+        # Looked up when called: the verbs stand above this room, which imports nothing from them.
+        return importlib.import_module("dermlab.verbs").function("pretrain")(*args, **fields)
+
+
+sys.modules[__name__].__class__ = _Room

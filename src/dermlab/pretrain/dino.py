@@ -6,6 +6,7 @@ Caron et al. 2021, "Emerging properties in self-supervised vision transformers".
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -66,9 +67,12 @@ def dino_head(
     in_dim: int, out_dim: int, *, hidden_dim: int, bottleneck_dim: int, norm_last_layer: bool, batch_norm: bool = False
 ) -> Any:
     """Return lightly's DINO projection head: three layers, unit length, a weight-normed last layer without bias."""
-    return lightly("models.modules.heads").DINOProjectionHead(
-        in_dim, hidden_dim, bottleneck_dim, out_dim, batch_norm=batch_norm, norm_last_layer=norm_last_layer
-    )
+    heads = lightly("models.modules.heads")
+    with warnings.catch_warnings():  # lightly still uses torch's older weight_norm
+        warnings.simplefilter("ignore", FutureWarning)
+        return heads.DINOProjectionHead(
+            in_dim, hidden_dim, bottleneck_dim, out_dim, batch_norm=batch_norm, norm_last_layer=norm_last_layer
+        )
 
 
 class DINO(nn.Module):

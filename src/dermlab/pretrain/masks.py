@@ -16,8 +16,8 @@ ASPECT = (0.3, 1 / 0.3)
 def block_mask(grid: tuple[int, int], n_masked: int, random: np.random.Generator, *, min_block: int = 4) -> np.ndarray:
     """Return a mask (rows, columns) of exactly ``n_masked`` patches, made of rectangles.
 
-    BEiT (Bao et al. 2022), algorithm 1: each rectangle holds as many patches at most as are still wanted. What the rectangles
-    lack at the end is filled patch by patch at their edge or, where there is none, anywhere.
+    BEiT (Bao et al. 2022), algorithm 1: each rectangle holds as many patches at most as are still wanted. What
+    they lack at the end is filled patch by patch at their edge or, where there is none, anywhere.
 
     Args:
         grid: rows and columns of patches.

@@ -13,7 +13,7 @@ from torch import nn
 from dermlab.core.errors import MissingExtraError
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Fabric copies it on its way into the network
 class Values:
     """What the schedules say of one step.
 

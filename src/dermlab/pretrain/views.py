@@ -1,0 +1,181 @@
+"""The views that a method looks at: how many, how large, and what is drawn for each; and batches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from dermlab.core.config import Config
+from dermlab.data.augment import Augmentation
+
+if TYPE_CHECKING:
+    import torch
+
+    from dermlab.data.pixel_cache import Pixels
+
+
+class ViewGroup(Config):
+    """Views of one kind."""
+
+    name: Literal["global", "local"] = Field(description="global views come first and are what a teacher sees")
+    count: int = Field(ge=1, description="views of each photo")
+    augmentation: Augmentation = Field(description="what is drawn for each")
+
+
+# Colour tells a nevus from a melanoma: jitter is half of DINO's (.4, .4, .2, .1 there), and grey views a quarter.
+COLOUR: dict[str, Any] = {
+    "jitter": 0.8,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.1,
+    "hue": 0.02,
+    "greyscale": 0.05,
+}
+
+
+def default_views(
+    method: str,
+    size_px: int,
+    *,
+    local_views: int,
+    local_size_px: int,
+    global_scale: tuple[float, float],
+    local_scale: tuple[float, float],
+    changes: dict[str, Any],
+) -> tuple[ViewGroup, ...]:
+    """Return a method's views (anchors: DINO's, iBOT's, BYOL's papers) with the jitter that skin bears.
+
+    Args:
+        method: of the five.
+        size_px: side of a global view.
+        local_views: of each photo; dino and ibot.
+        local_size_px: side of a local view.
+        global_scale: share of the photo's area in a global view.
+        local_scale: share in a local one.
+        changes: fields of every view's augmentation changed.
+    """
+
+    def group(name: Literal["global", "local"], count: int, side: int, **own: Any) -> ViewGroup:
+        # A blur of 2 px at 224 is one of 0.25 px at 28: the same part of the view.
+        sigma = (0.1, max(0.2, 2.0 * side / 224))
+        fields = {**COLOUR, "rotation_degrees": 180.0, "blur_sigma": sigma, **own, **changes}
+        return ViewGroup(name=name, count=count, augmentation=Augmentation(size_px=side, **fields))
+
+    if method == "panderm":  # crop and flips only (PanDerm, methods)
+        plain = {"jitter": 0.0, "greyscale": 0.0, "rotation_degrees": 0.0, "crop_scale": global_scale}
+        return (group("global", 1, size_px, **plain),)
+    if method == "simclr":
+        return (group("global", 2, size_px, crop_scale=global_scale, blur=0.5),)
+    # Of two global views one is always blurred, the other seldom blurred but sometimes solarised.
+    groups = [
+        group("global", 1, size_px, crop_scale=global_scale, blur=1.0),
+        group("global", 1, size_px, crop_scale=global_scale, blur=0.1, solarise=0.2),
+    ]
+    if method in ("dino", "ibot") and local_views:
+        groups.append(group("local", local_views, local_size_px, crop_scale=local_scale, blur=0.5))
+    return tuple(groups)
+
+
+def view_batches(
+    pixels: Pixels,
+    indices: Sequence[int] | np.ndarray,
+    batch_size: int,
+    groups: Sequence[ViewGroup],
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    epoch: int,
+    device: torch.device | str = "cpu",
+    threads: int | None = None,
+) -> Iterator[tuple[list[torch.Tensor], np.ndarray]]:
+    """Yield all views of a batch's photos; each is drawn from ``(seed, epoch, image, view)`` and from nothing else.
+
+    Args:
+        pixels: the photos.
+        indices: (N,) which, in this order.
+        batch_size: photos in a batch.
+        groups: the views, global ones first.
+        mean: of the network's input.
+        std: of the network's input.
+        seed: of the views.
+        epoch: the pass over the data.
+        device: where the tensors are wanted.
+        threads: making each view's batches.
+
+    Yields:
+        One (B, 3, S, S) tensor a view, and the (B,) photos they are of.
+    """
+    from dermlab.data.loader import batches
+
+    indices = np.asarray(indices, np.int64)
+    streams = []
+    number = 0
+    for group in groups:
+        for _ in range(group.count):
+            streams.append(
+                batches(
+                    pixels,
+                    indices,
+                    batch_size,
+                    mean=mean,
+                    std=std,
+                    augment=group.augmentation,
+                    seed=seed,
+                    epoch=epoch,
+                    threads=threads or 1,
+                    prefetch=1,
+                    device=device,
+                    occurrences=np.full(len(indices), number),
+                )
+            )
+            number += 1
+    try:
+        for parts in zip(*streams, strict=True):
+            yield [images for images, _ in parts], parts[0][1]
+    finally:
+        for stream in streams:
+            stream.close()  # type: ignore[attr-defined]
+
+
+def draw_views(pixels: Pixels, rows: np.ndarray, groups: Sequence[ViewGroup], path: Any, *, seed: int) -> None:
+    """Write a picture of some photos' views in the first epoch, a row a photo, and the photo itself before them.
+
+    Args:
+        pixels: the photos.
+        rows: which.
+        groups: the views.
+        path: of the PNG.
+        seed: of the views.
+    """
+    import cv2
+    from PIL import Image
+
+    from dermlab.core.files import atomic_path
+    from dermlab.data.augment import draw, render
+
+    tile = max(32, min(128, max(group.augmentation.size_px for group in groups)))
+    lines = []
+    for row, photo in zip(rows.tolist(), pixels.images(rows), strict=True):
+        short = min(photo.shape[:2])
+        top, left = (photo.shape[0] - short) // 2, (photo.shape[1] - short) // 2
+        tiles = [cv2.resize(photo[top : top + short, left : left + short], (tile, tile))]
+        number = 0
+        for group in groups:
+            size = group.augmentation.size_px
+            for _ in range(group.count):
+                shape = np.array([photo.shape[:2]])
+                views = draw(group.augmentation, shape, np.array([row]), seed=seed, epoch=1, view=number)
+                made = np.empty((size, size, 3), np.uint8)
+                render(photo, views, 0, made)
+                side = max(1, round(tile * size / groups[0].augmentation.size_px))
+                cell = np.full((tile, tile, 3), 255, np.uint8)
+                cell[:side, :side] = cv2.resize(made, (min(side, tile), min(side, tile)))
+                tiles.append(cell)
+                number += 1
+        lines.append(np.concatenate(tiles, axis=1))
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.concatenate(lines)).save(temporary, format="PNG")
