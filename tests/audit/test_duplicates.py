@@ -170,7 +170,7 @@ def test_turning_a_photo_permutes_its_frequencies_and_leaves_the_invariant_alone
     first, second = duplicates._spectra(photo), duplicates._spectra(turned)
     np.testing.assert_allclose(duplicates._invariant(first), duplicates._invariant(second), atol=1e-4)
     pairs = np.array([[0, 0]])
-    _, _, ways = duplicates._turned_pairs(second, first, pairs)
+    _, _, ways = duplicates._turned_pairs(second, first, pairs, np.full(len(second), duplicates.RADIUS))
     assert turn in ways
 
 
@@ -191,7 +191,8 @@ def test_the_inverted_file_finds_what_brute_force_finds(monkeypatch: pytest.Monk
     vectors = np.concatenate([centres, near])
 
     def pairs() -> set[tuple[int, int]]:
-        return set(map(tuple, duplicates._close_pairs(vectors, duplicates.nearest_index(vectors)).tolist()))
+        radius = np.full(len(vectors), duplicates.RADIUS)
+        return set(map(tuple, duplicates._close_pairs(vectors, duplicates.nearest_index(vectors), radius).tolist()))
 
     exact = pairs()
     assert len(exact) == 3000

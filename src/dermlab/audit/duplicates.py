@@ -38,6 +38,10 @@ RADIUS = 0.30
 """Two photos are compared in detail where their unit-length low frequencies are this close. Re-encoding moves them by
 at most .07, a brighter exposure by at most .26 (99 in 100), a crop of 5 % by .2 in the median."""
 
+RADIUS_OF_RINGED = 0.40
+"""The same where a dark surround is masked out: a crop moves the mask's blurred edge, and with it the frequencies. One
+crop of 3 % a side in a faint photo lay at .36; finer steps of :data:`CROPS` do not bring it nearer."""
+
 SAME_PHOTO = 0.50
 """Median correlation of the blocks' fine detail from which on two photos are one as they lie. Re-encoded, resized,
 turned and mirrored copies have .68 and more, two different lesions .41 at most."""
@@ -177,14 +181,16 @@ def _same_photo(thumbnails: Thumbnails, singles: np.ndarray) -> pd.DataFrame:
     """Candidates, orientation, verification among the rows ``singles``."""
     tables = []
     luminance = thumbnails.luminance[singles]
+    ringed = (luminance == 0).any(axis=(1, 2))
+    radius = np.where(ringed, RADIUS_OF_RINGED, RADIUS).astype(np.float32)
     whole = _spectra(luminance)
     bank = nearest_index(_invariant(whole))
     for crop in CROPS:
         spectra = whole if crop == 1 else _spectra(_cropped(luminance, crop))
-        pairs = _close_pairs(_invariant(spectra), bank)
+        pairs = _close_pairs(_invariant(spectra), bank, radius)
         if crop == 1:
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        first, second, turn = _turned_pairs(spectra, whole, pairs)
+        first, second, turn = _turned_pairs(spectra, whole, pairs, radius)
         tables.append(pd.DataFrame({"first": first, "second": second, "turn": turn, "crop": crop}))
     ways = pd.concat(tables, ignore_index=True)
     ways["similarity"], aligned = _verify(luminance, ways)
@@ -270,14 +276,20 @@ def nearest_index(vectors: np.ndarray) -> Any:
     return index
 
 
-def _close_pairs(vectors: np.ndarray, index: Any) -> np.ndarray:
-    """Return (row of ``vectors``, other row of the index) within :data:`RADIUS`, int64 (M, 2), 32 to a row at most."""
+def _close_pairs(vectors: np.ndarray, index: Any, radius: np.ndarray) -> np.ndarray:
+    """Return (row of ``vectors``, other row of the index) within that row's radius, int64 (M, 2), 32 to a row at most.
+
+    Args:
+        vectors: of N photos, (N, D).
+        index: of :func:`nearest_index`.
+        radius: of each row, float32 (N,).
+    """
     k = min(N_NEIGHBOURS + 1, index.ntotal)
     found = [np.zeros((0, 2), dtype=np.int64)]
     with progress("look for copies", len(vectors)) as advance:
         for start in range(0, len(vectors) if k > 1 else 0, 4096):
             squared, neighbour = index.search(vectors[start : start + 4096], k)
-            row, place = np.nonzero((squared <= RADIUS**2) & (neighbour >= 0))
+            row, place = np.nonzero((squared <= radius[start : start + 4096, None] ** 2) & (neighbour >= 0))
             found.append(np.stack([row + start, neighbour[row, place]], axis=1))
             advance(len(squared))
     pairs = np.concatenate(found)
@@ -285,9 +297,16 @@ def _close_pairs(vectors: np.ndarray, index: Any) -> np.ndarray:
 
 
 def _turned_pairs(
-    first: np.ndarray, second: np.ndarray, pairs: np.ndarray
+    first: np.ndarray, second: np.ndarray, pairs: np.ndarray, radius: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row of ``first``, row of ``second``, orientation) of all ways in which a pair is within the radius."""
+    """Return (row of ``first``, row of ``second``, orientation) of all ways in which a pair is near enough.
+
+    Args:
+        first: frequencies of N photos, (N, 8, 8).
+        second: of the photos of the index, (K, 8, 8).
+        pairs: rows of both, int64 (M, 2).
+        radius: of each row of ``first``, float32 (N,).
+    """
     sign = (-1.0) ** np.arange(_FREQUENCIES, dtype=np.float32)
     kept = [np.zeros((3, 0), dtype=np.int64)]
     for start in range(0, len(pairs), 65_536):
@@ -297,7 +316,7 @@ def _turned_pairs(
             other = two.transpose(0, 2, 1) if transpose else two
             mask = (sign[:, None] if rows else 1.0) * (sign if columns else 1.0) * np.ones((1, 1), dtype=np.float32)
             squared = 2 - 2 * np.einsum("nij,nij->n", one, other * mask)  # both have unit length
-            close = some[squared <= RADIUS**2]
+            close = some[squared <= radius[some[:, 0]] ** 2]
             kept.append(np.stack([close[:, 0], close[:, 1], np.full(len(close), turn)]))
     first_row, second_row, turns = np.concatenate(kept, axis=1)
     return first_row, second_row, turns

@@ -22,6 +22,7 @@ from dermlab.audit.lookalikes import LookAlikes, find_look_alikes, look_alike_fi
 from dermlab.audit.mislabelled import label_findings
 from dermlab.audit.oddities import odd_findings
 from dermlab.audit.proxies import proxy_findings, stored_findings
+from dermlab.audit.tattoos import find_tattoos, tattoo_findings
 from dermlab.audit.thumbnails import Thumbnails, read_thumbnails
 from dermlab.data.card import RESERVED, Target
 from dermlab.data.dataset import Dataset
@@ -50,8 +51,8 @@ def audit(
         target: name of the target; default: each card's default one. Without any target, checks that need labels are
             left out.
         inputs: columns that a model gets although the card calls them label proxies.
-        encoder: look for copies, photos off the topic and wrong labels with this encoder's features too; default: by
-            frequencies and colours alone.
+        encoder: look for copies, photos off the topic and wrong labels with this encoder's features too, and, closely,
+            for tattoos; default: by frequencies and colours alone.
         closely: look for wrong labels, faces and text too; that decodes every photo once more, at its full size.
         pretraining: folders among the data sets that an encoder was (or will be) pretrained on: what they share with
             the others is judged by what it does to those.
@@ -210,7 +211,7 @@ def _photo_findings(
     look_alikes: LookAlikes | None,
     closely: bool,
 ) -> list[Finding]:
-    """What the photos themselves show: odd ones, look-alikes, doubtful labels, text and faces.
+    """What the photos themselves show: odd ones, look-alikes, doubtful labels, text, faces and tattoos.
 
     Args:
         name: opens the sentences.
@@ -234,6 +235,9 @@ def _photo_findings(
     if not closely:
         return findings
     findings += identifying_findings(name, dataset.image_ids, dataset.paths)
+    if own is not None and encoder is not None:
+        tattoos = find_tattoos(own, thumbnails.readable, groups, dataset.paths, encoder)
+        findings += tattoo_findings(name, dataset.image_ids, tattoos, encoder)
     if target is not None and target.kind != "multilabel":
         findings += label_findings(
             name,
