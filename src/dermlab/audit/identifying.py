@@ -4,8 +4,8 @@ Text: bright or dark strokes of one even colour that stand in a row, at least :d
 height (after Epshtein, Ofek and Wexler 2010, "Detecting text in natural scenes with stroke width transform", section 4,
 with morphological hats in place of the transform). Faces: local binary patterns in a boosted cascade (Liao et al. 2007,
 "Learning multi-scale block local binary patterns for face recognition"), as scikit-image ships it: upright, frontal and
-whole faces only. Neither is a proof that there is none: half a face or handwriting is not looked for, tattoos by tattoos.py. How
-many are found and how many alarms are false: docs/explanation/leaks_and_proxies.md.
+whole faces only. Neither is a proof that there is none: half a face or handwriting is not looked for; tattoos are in
+:mod:`dermlab.audit.tattoos`. How many are found and how many alarms are false: docs/explanation/leaks_and_proxies.md.
 """
 
 from __future__ import annotations
