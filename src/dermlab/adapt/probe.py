@@ -38,7 +38,7 @@ from dermlab.evaluate.predictions import (
     write_predictions,
 )
 from dermlab.evaluate.summary import summarise
-from dermlab.licensing import contamination, read_card
+from dermlab.licensing import contamination_warning, read_card
 from dermlab.models.known import require_known
 
 if TYPE_CHECKING:
@@ -52,6 +52,11 @@ WITH_QUESTIONNAIRE = ("questionnaire", "fusion")
 SUBGROUP_COLUMNS = ("sex", "gender", "age", "skin_type", "site", "modality")
 MODEL_FILE = "model.json"
 QUESTIONNAIRE_FILE = "questionnaire.json"
+SEEN_FILE = "seen.json"
+ENCODER_FOLDER = "encoder"
+"""In what was pushed: the frozen encoder, where it was made here and nobody could fetch it by its name."""
+PUSHED_FILE = "config.json"
+"""At the top of what was pushed: what the model is. A run folder of this machine has its ``config.yaml`` instead."""
 
 # Class shares of val and test that differ by more than this (total variation) and significantly are worth a warning.
 PRIOR_DISTANCE = 0.1
@@ -150,7 +155,7 @@ def run_probe(
     refuse_other_inputs(folder.path, made_with)
     warnings = _input_warnings(inputs, features, settings)
     if features is not None:
-        warnings += _contamination(features.encoder, dataset.card.licence_card)
+        warnings += contaminations(features.encoder, dataset)
     parts: list[pd.DataFrame] = []
     reports: list[dict[str, Any]] = []
     keys = split[["repeat", "fold"]].drop_duplicates().to_numpy(np.int64).tolist()
@@ -378,7 +383,7 @@ def _fit_fold(
     met = np.concatenate([train, val])
     seen = {"images": dataset.image_ids, "groups": inputs.groups, "contents": inputs.contents}
     met_ids = {name: np.unique(values[met]).tolist() for name, values in seen.items() if values is not None}
-    write_json(place / "seen.json", {"data": dataset.fingerprint, **met_ids})
+    write_json(place / SEEN_FILE, {"data": dataset.fingerprint, **met_ids})
     write_json(place / MODEL_FILE, {**model, "repeat": repeat, "fold": fold, "report": report})
 
 
@@ -557,14 +562,13 @@ def _input_warnings(inputs: _Inputs, features: Features | None, settings: ProbeS
     return warnings
 
 
-def _contamination(encoder: dict[str, Any], data: str | None) -> list[str]:
+def contaminations(encoder: dict[str, Any] | None, dataset: Dataset) -> list[str]:
     """Return the warning that an encoder knows this very data set; none where no licence card says so."""
-    card = encoder.get("licence_card")
-    if data is None or card is None:
+    if encoder is None:
         return []
-    extra = {card: read_card(card)} if Path(card).is_file() else {}
-    found = contamination([card, *encoder.get("lineage", ())], data, extra)
-    return [] if found is None else [f"contaminated: {encoder['name']} {found}"]
+    weights = [encoder.get("licence_card"), *encoder.get("lineage", ())]
+    found = contamination_warning(encoder["name"], weights, dataset.card.licence_card)
+    return [] if found is None else [found]
 
 
 def _model_description(
@@ -572,7 +576,6 @@ def _model_description(
 ) -> dict[str, Any]:
     encoder = None if features is None else features.encoder
     name = settings.head.kind if encoder is None else f"{settings.encoder} + {settings.head.kind}"
-    terms = {"name", "licence", "licence_card", "citation", "source"}
     return {
         "format": 1,
         "name": name,
@@ -590,11 +593,25 @@ def _model_description(
             "split": settings.split,
             "encoder": None if encoder is None else encoder["name"],
             "encoder_fingerprint": None if encoder is None else encoder["fingerprint"],
-            # What ``dermlab triage RUN`` reads: weights of which nobody knows the terms stand there by their name.
-            "cards": encoder_cards(encoder),
-            "data_card": dataset.card.model_dump(mode="json", include=terms),
+            **made_from(dataset, encoder),
             "waived": list(settings.waive),
         },
+    }
+
+
+def made_from(dataset: Dataset, *encoders: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what ``dermlab triage`` reads of an artefact: the cards of its weights, what its data set's card says.
+
+    Weights of which nobody knows the terms stand there by their name. The card of weights that were made here lies in
+    their folder; its content comes along, for an artefact has to tell its terms wherever it is taken.
+    """
+    terms = {"name", "licence", "licence_card", "citation", "source"}
+    names = dict.fromkeys(card for encoder in encoders for card in encoder_cards(encoder))
+    own = {name: read_card(name) for name in names if Path(name).is_file()}
+    return {
+        "cards": [own[name].id if name in own else name for name in names],
+        "own_cards": [card.model_dump(mode="json", exclude_defaults=True) for card in own.values()],
+        "data_card": dataset.card.model_dump(mode="json", include=terms),
     }
 
 
@@ -651,21 +668,31 @@ class FittedRun:
 
     @classmethod
     def open(cls, path: str | Path) -> Self:
-        """Open a run folder.
+        """Open a run folder, or what ``dermlab push`` sent of one, downloaded again.
 
         Raises:
             InputError: it holds no finished run.
         """
-        read_probe(path)
+        if not (Path(path) / PUSHED_FILE).is_file():
+            read_probe(path)
         folds = tuple(sorted(Path(path).glob(f"checkpoints/*/{MODEL_FILE}")))
         if not folds:
             raise InputError(f"{path}: {cls.NOT_HERE}")
-        return cls(Path(path), read_json(folds[0]), tuple(file.parent for file in folds))
+        model = read_json(folds[0])
+        along = Path(path) / ENCODER_FOLDER
+        if model.get("encoder_name") == ENCODER_FOLDER and along.is_dir():
+            model["encoder_name"] = str(along)
+        return cls(Path(path), model, tuple(file.parent for file in folds))
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes in order."""
         return tuple(self.model["target"]["classes"])
+
+    @property
+    def tells_what_it_saw(self) -> bool:
+        """Whether every fold says which photos and patients it has met; what was pushed does not."""
+        return all((place / SEEN_FILE).is_file() for place in self.folds)
 
     def average(
         self, dataset: Dataset, contents: np.ndarray | None, found_by: Callable[[Path], np.ndarray]
@@ -673,7 +700,8 @@ class FittedRun:
         """Return probabilities (N, C) and whether each image could only be judged by folds that had seen it, bool (N,).
 
         The folds' probabilities are averaged. A fold that trained or chose on an image, or on another of the same
-        patient, is not asked about it as long as another is left.
+        patient, is not asked about it as long as another is left. A fold that does not tell what it saw is asked about
+        every image.
 
         Args:
             dataset: whose images.
@@ -686,7 +714,8 @@ class FittedRun:
         asked = np.zeros(len(dataset))
         for place in self.folds:
             found = found_by(place)
-            fresh = ~was_seen(read_json(place / "seen.json"), dataset, contents)
+            file = place / SEEN_FILE
+            fresh = ~was_seen(read_json(file), dataset, contents) if file.is_file() else np.ones(len(dataset), bool)
             total[fresh] += found[fresh]
             asked += fresh
             everyone += found / len(self.folds)
@@ -724,6 +753,24 @@ class FittedProbe(FittedRun):
             return over_classes(head.predict_proba(X), head.classes_, self.classes)
 
         return self.average(dataset, contents, found_by)
+
+
+def decisions(run: str | Path) -> dict[str, Any]:
+    """Return what a run says of how decisions follow from its probabilities: costs, thresholds of labels.
+
+    Its own predictions table tells; of what was pushed, :data:`PUSHED_FILE`.
+    """
+    from dermlab.evaluate.multilabel import mean_thresholds
+
+    pushed = Path(run) / PUSHED_FILE
+    if pushed.is_file():
+        return dict(read_json(pushed).get("decisions") or {})
+    table = read_predictions(run)
+    kept: dict[str, Any] = {name: table.meta[name] for name in ("decision", "cost_matrix") if name in table.meta}
+    thresholds = mean_thresholds(table)
+    if thresholds is not None:  # of no fold: the folds' probabilities are averaged, and so are their thresholds
+        kept["thresholds"] = {"chosen_on": "val", "for": "f1", "folds": [{"labels": thresholds}]}
+    return kept
 
 
 def questionnaire_encoder(place: Path) -> QuestionnaireEncoder | None:

@@ -22,6 +22,7 @@ import pandas as pd
 from dermlab.adapt.knn import KS, votes
 from dermlab.adapt.logistic import softmax
 from dermlab.adapt.logistic_draws import DrawPaths
+from dermlab.adapt.probe import contaminations, made_from
 from dermlab.bench.curve_settings import Curves
 from dermlab.core.errors import InputError
 from dermlab.core.files import atomic_path, read_json, write_json
@@ -175,7 +176,7 @@ def label_efficiency(
         JSON-able, and the content of ``label_efficiency.json``::
 
             {"n", "n_groups", "unit", "group_by", "target", "classes", "split", "folds", "repeats", "metric", "seed",
-             "n_pool", "n_val", "draws", "interval", "warnings": [],
+             "n_pool", "n_val", "draws", "interval", "warnings": [], "lineage": {…},
              "curves": [{"encoder", "head", "points": [
                  {"size", "labels", "per_class": {class: n}, "draws", "converged",
                   "<metric>": {"value", "low", "high"}, "one_draw": {"low", "high", "sd"},
@@ -225,7 +226,10 @@ def label_efficiency(
     write_json(file, made_with)
     work = _Work(out / "draws", settings, target.classes, folds, sizes, probabilities)
     work.run(features)
-    return _report(dataset, target, settings, folds, sizes, work, list(features))
+    found = _report(dataset, target, settings, folds, sizes, work, list(features))
+    encoders = [one.encoder for one in features.values()]
+    found["warnings"] += [text for encoder in encoders for text in contaminations(encoder, dataset)]
+    return {**found, "lineage": made_from(dataset, *encoders)}
 
 
 def _folds(dataset: Dataset, split: pd.DataFrame, codes: np.ndarray, settings: Curves, n_classes: int) -> list[Fold]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dermlab.adapt.probe import FittedProbe, assemble, over_classes, questionnaire_encoder
+from dermlab.adapt.probe import FittedProbe, assemble, contaminations, over_classes, questionnaire_encoder
 from dermlab.adapt.saving import load_head
 from dermlab.bench.curve_settings import Corrupting
 from dermlab.core.device import Runtime
@@ -84,7 +84,7 @@ def robustness(
         JSON-able, and the content of ``robustness.json``, the worst corruption first::
 
             {"n", "n_groups", "n_images", "unit", "group_by", "model", "target", "classes", "metric", "seed", "limit",
-             "interval", "warnings": [], "worst": name, "per_class": {class: {"n"}},
+             "interval", "warnings": [], "lineage": {…}, "worst": name, "per_class": {class: {"n"}},
              "clean": {"<metric>": {"value", "low", "high"}},
              "corruptions": [
                  {"name", "title", "parameter", "mean": {"drop": {…}, "relative": {…}}, "p", "p_adjusted",
@@ -181,7 +181,7 @@ def robustness(
         worse = (entry["mean"]["drop"]["value"] or 0) > 0
         entry["verdict"] = ("worse" if worse else "better") if adjusted < 1 - LEVEL else "cannot tell apart"
     entries.sort(key=lambda entry: -(entry["mean"]["drop"]["value"] or 0))
-    warnings = [*found.warnings]
+    warnings = [*found.warnings, *contaminations(probe.model["encoder"], dataset)]
     if settings.limit is not None:
         warnings.append(f"limited to {len(image_ids):,} of the run's test photos")
     per_class = _cases_by_class(found)
@@ -209,6 +209,7 @@ def robustness(
         "interval": INTERVALS,
         "warnings": warnings,
         "worst": entries[0]["name"],
+        "lineage": probe.model["lineage"],
         "clean": scored[clean],
         "corruptions": entries,
     }

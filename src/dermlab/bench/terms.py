@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dermlab import licensing
 from dermlab.core.errors import InputError
-from dermlab.licensing import Verdict, card_for, find_cards, read_card, triage
+from dermlab.licensing import Verdict, card_for, contamination_warning, find_cards, read_card, triage
 from dermlab.licensing.triage import CONDITIONS, UNKNOWN, VIABLE, worst
 
 if TYPE_CHECKING:
@@ -55,14 +54,9 @@ def contamination(identity: EncoderIdentity | None, data_card: str | None) -> st
         identity: the encoder.
         data_card: licence card id of the data set.
     """
-    if identity is None or data_card is None:
+    if identity is None:
         return None
-    extra = {}
-    if identity.licence_card is not None and Path(identity.licence_card).is_file():
-        extra[identity.licence_card] = read_card(identity.licence_card)
-    weights = [*([identity.licence_card] if identity.licence_card else []), *identity.lineage]
-    found = licensing.contamination(weights, data_card, extra)
-    return None if found is None else f"contaminated: {identity.name} {found}"
+    return contamination_warning(identity.name, [identity.licence_card, *identity.lineage], data_card)
 
 
 def _card_id(name: str) -> str | None:

@@ -169,7 +169,7 @@ def run_unseen(
         The content of ``unseen.json``::
 
             {"n", "n_groups", "unit": "image", "group_by", "dataset", "target", "split", "folds", "encoder", "head",
-             "accept", "scores": {score: what it is},
+             "accept", "scores": {score: what it is}, "lineage": {…},
              "classes": {class: {"n_unseen", "n_groups_unseen", "n_seen",
                 "called": {class: share},            # what the head calls its photos
                 "scores": {score: {"auroc": {value, low, high},  # unseen above seen; averaged over folds
@@ -184,7 +184,7 @@ def run_unseen(
     target = dataset.card.target(settings.target)
     classes = tuple(settings.classes) or tuple(target.classes)
     _check(target, classes, settings)
-    from dermlab.adapt.probe import read_or_make_split
+    from dermlab.adapt.probe import contaminations, made_from, read_or_make_split
 
     split = read_or_make_split(dataset, settings.split, target.column, settings.seed)
     folder = RunFolder.create(out, record or settings, "unseen")
@@ -202,7 +202,7 @@ def run_unseen(
     tested = np.flatnonzero(usable & np.any([part == "test" for part in parts], axis=0))
     if not len(tested):
         raise InputError(f"split {settings.split!r}: no labelled test photo")
-    warnings: list[str] = []
+    warnings = contaminations(features.encoder, dataset)
     if features.failures:
         warnings.append(f"{len(features.failures)} photos cannot be read and are left out")
     trials: dict[str, list[_Trial]] = {name: [] for name in classes}
@@ -232,6 +232,7 @@ def run_unseen(
         "head": settings.head.model_dump(mode="json", exclude_none=True),
         "accept": settings.accept,
         "scores": {name: SCORES[name] for name in next(iter(held.values()))[0].scores},
+        "lineage": made_from(dataset, features.encoder),
         "classes": {},
     }
     areas = _areas(held, local, settings)

@@ -71,9 +71,10 @@ def run(config: ConceptsConfig) -> ConceptsResult:
     import numpy as np
     import pandas as pd
 
-    from dermlab.commands.zeroshot import contaminations, embed_photos
+    from dermlab.adapt.probe import contaminations
+    from dermlab.commands.zeroshot import embed_photos, lineage
     from dermlab.core.errors import InputError
-    from dermlab.core.files import atomic_path
+    from dermlab.core.files import atomic_path, write_json
     from dermlab.data.dataset import Dataset
     from dermlab.models.prompt_sets import read_concepts
     from dermlab.models.two_tower import concept_scores, open_two_tower
@@ -94,12 +95,19 @@ def run(config: ConceptsConfig) -> ConceptsResult:
             table.to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
+    told = tuple(contaminations(encoder, dataset))
+    sidecar = {
+        "concepts": {name: list(phrases) for name, phrases in chosen.items()},
+        "templates": list(concepts.templates),
+        "lineage": lineage(encoder, dataset),
+        "warnings": told,
+    }
+    write_json(config.out.with_name(config.out.name + ".json"), sidecar)
     n_pairs, found = 0, list[dict[str, Any]]()
     if target is not None and target.kind != "multilabel":
         labels = dataset.labels(target.column)[valid]
         n_pairs, found = _associations(list(chosen), scores, labels, dataset.groups()[valid])
     left_out = int(np.sum(~valid))
-    told = tuple(contaminations(encoder, dataset))
     return ConceptsResult(config.folder, config.out, len(table), left_out, tuple(chosen), n_pairs, tuple(found), told)
 
 

@@ -29,7 +29,10 @@ class PredictConfig(Config):
 
     positional: ClassVar[tuple[str, ...]] = ("run", "data")
 
-    run: Path = Field(description="run folder of a probe, of fine-tuning, or of a bake-off's ensemble (runs/ensemble)")
+    run: Path = Field(
+        description="run folder of a probe, of fine-tuning, or of a bake-off's ensemble (runs/ensemble); one that was "
+        "pushed and downloaded too"
+    )
     data: Path = Field(description="data set folder")
     out: Path = Field(description="predictions table to write, .parquet or .csv")
     split: str | None = Field(
@@ -75,6 +78,7 @@ def run(config: PredictConfig) -> PredictResult:
     """Predict ``config.data`` with the model of ``config.run``, or with the ensemble whose folder it is."""
     import numpy as np
 
+    from dermlab.adapt.probe import contaminations, decisions
     from dermlab.bench.ensemble import ensemble_members
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import write_predictions
@@ -97,7 +101,15 @@ def run(config: PredictConfig) -> PredictResult:
         usable &= readable
     if not usable.all():
         warnings.append(f"{words.plural(int((~usable).sum()), 'photo')} cannot be read and have no row")
+    for _, member in members:
+        warnings += [text for text in contaminations(member.model["encoder"], dataset) if text not in warnings]
     n_seen = int((seen & usable).sum())
+    is_told = all(member.tells_what_it_saw for _, member in members)
+    if not is_told:
+        warnings.append(
+            f"{config.run} does not say which photos it was trained on (what is pushed to a hub leaves that out), so "
+            "whether any of these were cannot be told: figures on them hold only if they cannot have been"
+        )
     if n_seen:
         warnings.append(
             f"{words.plural(n_seen, 'photo')} of {int(usable.sum()):,} were seen in training, they or another of the "
@@ -106,6 +118,8 @@ def run(config: PredictConfig) -> PredictResult:
             + ("; none is left to score" if config.split is None and n_seen == int(usable.sum()) else "")
         )
     frame = _frame(probe, dataset, config.split, labels, probabilities, seen)[usable]
+    if not is_told:
+        frame = frame.drop(columns="seen_in_training")
     if frame.empty:
         raise InputError(f"{config.data}: no photo can be read")
     meta = {
@@ -118,26 +132,13 @@ def run(config: PredictConfig) -> PredictResult:
         "group_by": dataset.group_column(),
         "pooling": dataset.card.pooling,
         "calibration": None,
-        **({} if mixed is not None else _decisions(config.run)),
+        **({} if mixed is not None else decisions(config.run)),
         "fingerprint": _fingerprint(members),
         "lineage": _lineage(members, dataset, is_mixture=mixed is not None),
         "warnings": warnings,
     }
     write_predictions(config.out, frame, meta)
     return PredictResult(config.out, len(frame), int((~usable).sum()), n_seen, tuple(warnings))
-
-
-def _decisions(run: Path) -> dict[str, Any]:
-    """Return what a run's own table says of how decisions follow from probabilities: costs, thresholds of labels."""
-    from dermlab.evaluate.multilabel import mean_thresholds
-    from dermlab.evaluate.predictions import read_predictions
-
-    table = read_predictions(run)
-    kept: dict[str, Any] = {name: table.meta[name] for name in ("decision", "cost_matrix") if name in table.meta}
-    thresholds = mean_thresholds(table)
-    if thresholds is not None:  # of no fold: the folds' probabilities are averaged, and so are their thresholds
-        kept["thresholds"] = {"chosen_on": "val", "for": "f1", "folds": [{"labels": thresholds}]}
-    return kept
 
 
 def _open(path: Path) -> FittedProbe | FittedFinetune:

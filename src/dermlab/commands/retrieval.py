@@ -57,7 +57,8 @@ def run(config: RetrievalConfig) -> RetrievalResult:
     import numpy as np
     import pandas as pd
 
-    from dermlab.commands.zeroshot import contaminations, embed_photos
+    from dermlab.adapt.probe import contaminations
+    from dermlab.commands.zeroshot import embed_photos
     from dermlab.core.errors import InputError
     from dermlab.core.files import write_json
     from dermlab.data.dataset import Dataset

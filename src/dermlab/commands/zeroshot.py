@@ -69,7 +69,7 @@ def run(config: ZeroshotConfig) -> ZeroshotResult:
     import numpy as np
     import pandas as pd
 
-    from dermlab.adapt.probe import subgroup_columns
+    from dermlab.adapt.probe import contaminations, subgroup_columns
     from dermlab.core.errors import InputError
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import PROBABILITY, TRUTH, write_predictions
@@ -150,21 +150,13 @@ def embed_photos(config: Photos, dataset: Any, model: Any) -> tuple[Any, Any, di
 
 def lineage(encoder: dict[str, Any], dataset: Any) -> dict[str, Any]:
     """Return where a table comes from that a model of two towers made of a data set without training."""
-    from dermlab.adapt.probe import encoder_cards
+    from dermlab.adapt.probe import made_from
 
+    terms = made_from(dataset, encoder)
     return {
         "encoder": encoder["name"],
         "encoder_fingerprint": encoder["fingerprint"],
-        "cards": encoder_cards(encoder),
+        **{key: terms[key] for key in ("cards", "own_cards")},  # nothing was fitted to the data set: not its card
         "predicted": dataset.card.name,
         "predicted_card": dataset.card.licence_card,
     }
-
-
-def contaminations(encoder: dict[str, Any], dataset: Any) -> list[str]:
-    """Return the warning that a model knows this very data set; none where no licence card says so."""
-    from dermlab.licensing import contamination
-
-    card, data = encoder.get("licence_card"), dataset.card.licence_card
-    found = contamination([card, *encoder.get("lineage", ())], data) if card is not None and data is not None else None
-    return [] if found is None else [f"contaminated: {encoder['name']} {found}"]

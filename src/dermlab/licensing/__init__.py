@@ -7,7 +7,7 @@ blocked or unknown, with the chain of reasons. Engineering triage, not legal adv
 from __future__ import annotations
 
 from dermlab.licensing.card import LicenceCard, card, card_for, cards, read_card, write_card
-from dermlab.licensing.lineage import attributions, contaminated, contamination, find_cards
+from dermlab.licensing.lineage import attributions, contaminated, contamination, contamination_warning, find_cards
 from dermlab.licensing.triage import USES, VERDICTS, Reason, Verdict, triage
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "cards",
     "contaminated",
     "contamination",
+    "contamination_warning",
     "find_cards",
     "read_card",
     "triage",

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dermlab.core.config import read_yaml
+from dermlab.core.config import read_yaml, validate
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json
 from dermlab.licensing.card import NONE_STATED, QUOTE_WORDS, LicenceCard, cards, read_card
 
-# Keys under which dermlab's artefacts keep card ids, and what the data set's own card said.
-CARD_KEY, LINEAGE_KEYS, DATA_KEY = "licence_card", ("lineage", "cards"), "data_card"
+# Keys under which dermlab's artefacts keep card ids, what the data set's own card said, and cards of weights made here.
+CARD_KEY, LINEAGE_KEYS, DATA_KEY, OWN_KEY = "licence_card", ("lineage", "cards"), "data_card", "own_cards"
 RUN_FILES = (
     *("*.parquet.json", "*.csv.json", "encoder/card.yaml", "runs/*/*.parquet.json", "provenance.json"),
     *("robustness.json", "unseen.json", "label_efficiency.json"),
@@ -44,7 +44,8 @@ def find_cards(path: str | Path) -> tuple[list[str], dict[str, LicenceCard]]:
         else:
             record = read_json(file)
             ids += _ids(record)
-            brought = [_card_of_data(data, file) for data in _data_cards(record)]
+            brought = [_card_of_data(data, file) for data in _told(record, DATA_KEY)]
+            brought += [validate(LicenceCard, one, source=str(file)) for one in _told(record, OWN_KEY)]
         own |= {card.id: card for card in brought if card.id not in own}
         ids += [card.id for card in brought]
     if not ids:
@@ -108,6 +109,21 @@ def contamination(ids: Iterable[str], data: str, extra: Mapping[str, LicenceCard
             if one in told:
                 return f"knows {name} in part: {told[one]}"
     return None
+
+
+def contamination_warning(encoder: str, weights: Iterable[str | None], data: str | None) -> str | None:
+    """Return the sentence that an encoder knows the data set that it is tried on; None where no card says so.
+
+    Args:
+        encoder: its name, for the sentence.
+        weights: licence cards of its weights: ids, and ``card.yaml`` files of weights made here.
+        data: licence card of the data set; None: it has none.
+    """
+    ids = [one for one in weights if one]
+    if data is None or not ids:
+        return None
+    found = contamination(ids, data, {one: read_card(one) for one in ids if Path(one).is_file()})
+    return None if found is None else f"contaminated: {encoder} {found}"
 
 
 def _ancestors(ids: Iterable[str], known: Mapping[str, LicenceCard]) -> dict[str, tuple[str, ...]]:
@@ -196,7 +212,7 @@ def _ids(value: Any) -> list[str]:
         for key, item in value.items():
             if key == CARD_KEY and isinstance(item, str):
                 found.append(item)
-            elif key == DATA_KEY:  # see _data_cards
+            elif key in (DATA_KEY, OWN_KEY):  # see _told
                 continue
             elif key in LINEAGE_KEYS and isinstance(item, list):
                 found += [name for name in item if isinstance(name, str)]
@@ -208,14 +224,14 @@ def _ids(value: Any) -> list[str]:
     return found
 
 
-def _data_cards(value: Any) -> Iterator[dict[str, Any]]:
-    """Yield what is told of data sets, wherever it stands."""
+def _told(value: Any, wanted: str) -> Iterator[dict[str, Any]]:
+    """Yield what stands under a key, one description or a list of them, wherever it stands."""
     if isinstance(value, dict):
         for key, item in value.items():
-            if key == DATA_KEY and isinstance(item, dict):
-                yield item
+            if key == wanted:
+                yield from (one for one in (item if isinstance(item, list) else [item]) if isinstance(one, dict))
             else:
-                yield from _data_cards(item)
+                yield from _told(item, wanted)
     elif isinstance(value, list):
         for item in value:
-            yield from _data_cards(item)
+            yield from _told(item, wanted)

@@ -30,8 +30,9 @@ def provenance(verb: str, config: Config, positional: Iterable[str], tables: Ite
 
     Returns:
         JSON-able: ``{"made_at", "command", "tables": [{"source", "model", "target", "dataset", "data_fingerprint",
-        "split", "fingerprint", "n_images", "folds", "repeats", "seeds", "calibration"}]}``; null where a table does not
-        tell. ``fingerprint`` is that of the predictions, as their run wrote it.
+        "split", "lineage", "fingerprint", "n_images", "folds", "repeats", "seeds", "calibration"}]}``; null where a
+        table does not tell. ``fingerprint`` is that of the predictions, as their run wrote it, and ``lineage`` what its
+        sidecar says: ``dermlab triage`` finds the licence cards there.
     """
     given = config.model_dump(mode="json", exclude_defaults=True)
     line = ["dermlab", verb]
@@ -59,6 +60,7 @@ def _table(table: Predictions) -> Json:
         "source": str(table.source),
         **{key: table.meta.get(key) for key in ("model", "target", "fingerprint", "calibration")},
         **{key: known.get(key) for key in ("dataset", "data_fingerprint", "split")},
+        "lineage": lineage,
         "n_images": int(table.frame["image_id"].nunique()),
         **{f"{key}s": int(table.frame[key].nunique()) for key in ("fold", "repeat", "seed")},
     }

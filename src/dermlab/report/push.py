@@ -1,7 +1,7 @@
 """A run for the Hugging Face Hub: which files go, under which terms, and the sending itself.
 
-What goes is named, what is not named stays: weights, how photos are prepared, the names of the classes, the metrics and
-the model card. Predictions, the lists of what a model has seen, photos, logs and paths of this machine never go, and a
+What goes is named, what is not named stays: weights (a frozen encoder's too, if it was made here), how photos are
+prepared, the names of the classes, the metrics and the model card. Predictions, the lists of what a model has seen, photos, logs and paths of this machine never go, and a
 text that holds the id of a photo or of a patient goes without it.
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dermlab.adapt.probe import ENCODER_FOLDER, MODEL_FILE, PUSHED_FILE, SEEN_FILE, decisions
 from dermlab.core.errors import DermlabError, InputError, first_line
 from dermlab.core.files import read_json
 from dermlab.evaluate.predictions import read_table
@@ -92,15 +93,13 @@ def package(folder: str | Path, waive: Sequence[str] = ()) -> Package:
         for name in DESCRIPTIONS:
             if (place / name).is_file():
                 text = (place / name).read_text(encoding="utf-8")
-                shown = (
-                    _as_json(_public(json.loads(text), hidden)) if name.endswith(".json") else _without(text, hidden)
-                )
+                shown = _as_json(_shown(json.loads(text), hidden)) if name.endswith(".json") else _without(text, hidden)
                 files[prefix + name] = shown.encode()
     if not any(name.endswith(".safetensors") for name in files):
         raise InputError(f"{folder}: holds no weights (safetensors); there is nothing that anybody could use")
     if (folder / "metrics.json").is_file():
         files["metrics.json"] = _as_json(_public(read_json(folder / "metrics.json"), hidden)).encode()
-        files |= {name: _as_json(content).encode() for name, content in _described(places).items()}
+        files |= {name: _as_json(content).encode() for name, content in _described(folder, places).items()}
     files["README.md"] = _without(folder_card(folder, waived=waived), hidden).encode()
     conditions = tuple(dict.fromkeys(line for verdict in verdicts for line in verdict.conditions))
     gravest = worst(verdict.verdict for verdict in verdicts) if verdicts else UNKNOWN
@@ -121,12 +120,29 @@ def _places(folder: Path) -> dict[str, Path]:
         raise InputError(f"{folder}: holds no model; give the folder of a probe, a fine-tuning or an encoder")
     if not (folder / "done.json").is_file():
         raise InputError(f"{folder}: this run is not finished; the command that began it goes on with it")
-    return {f"checkpoints/{place.name}/": place for place in folds}
+    frozen = _encoder_made_here(read_json(folds[0] / MODEL_FILE))
+    return {
+        **{f"checkpoints/{place.name}/": place for place in folds},
+        **({f"{ENCODER_FOLDER}/": frozen} if frozen is not None else {}),
+    }
 
 
-def _described(places: Mapping[str, Path]) -> dict[str, Json]:
+def _encoder_made_here(model: Json) -> Path | None:
+    """Return the folder of the frozen encoder that a probe stands on, where nobody else could fetch it by its name."""
+    name = model.get("encoder_name")
+    return Path(name) if name is not None and encoder_folder(name) == Path(name) else None
+
+
+def _shown(content: Json, hidden: frozenset[str]) -> Json:
+    """Return a description as it goes; a model whose encoder goes along finds it beside its own folder."""
+    along = {"encoder_name": ENCODER_FOLDER} if _encoder_made_here(content) is not None else {}
+    return {**_public(content, hidden), **along}
+
+
+def _described(folder: Path, places: Mapping[str, Path]) -> dict[str, Json]:
     """Return the files at the top of a classifier's repository: what it is, and how photos are prepared."""
-    model = read_json(next(iter(places.values())) / "model.json")
+    folds = [prefix for prefix in places if prefix.startswith("checkpoints/")]
+    model = read_json(places[folds[0]] / MODEL_FILE)
     classes = model["target"]["classes"]
     encoder = model["encoder"] or {}
     config = {
@@ -137,9 +153,10 @@ def _described(places: Mapping[str, Path]) -> dict[str, Json]:
         "id2label": {str(code): name for code, name in enumerate(classes)},
         "label2id": {name: code for code, name in enumerate(classes)},
         "class_names": model["target"].get("names") or {},
-        "folds": [prefix.rstrip("/") for prefix in places],
+        "decisions": decisions(folder),
+        "folds": [prefix.rstrip("/") for prefix in folds],
     }
-    return {"config.json": config, **({"preprocess.json": encoder["preprocess"]} if encoder.get("preprocess") else {})}
+    return {PUSHED_FILE: config, **({"preprocess.json": encoder["preprocess"]} if encoder.get("preprocess") else {})}
 
 
 def _refusals(lineage: Lineage, verdicts: Sequence[Verdict], places: Iterable[Path]) -> dict[str, str]:
@@ -168,13 +185,16 @@ def _holds_vectors(place: Path) -> bool:
 
 
 def _identities(folder: Path) -> frozenset[str]:
-    """Return the ids of photos, lesions and patients that the run's predictions name."""
+    """Return the ids of photos, lesions and patients that the run was fitted, chosen or tested on."""
+    found: set[str] = set()
+    for file in folder.glob(f"checkpoints/*/{SEEN_FILE}"):
+        seen = read_json(file)
+        found.update(str(value) for name in ("images", "groups") for value in seen.get(name) or ())
     file = folder / "predictions.parquet"
-    if not file.is_file():
-        return frozenset()
-    frame = read_table(file)
-    columns = [name for name in ("image_id", "unit", "group") if name in frame]
-    found = {str(value) for name in columns for value in frame[name].dropna().unique()}
+    if file.is_file():
+        frame = read_table(file)
+        columns = [name for name in ("image_id", "unit", "group") if name in frame]
+        found.update(str(value) for name in columns for value in frame[name].dropna().unique())
     # A bare small number is no name, and would be found in every metric.
     return frozenset(value for value in found if not (value.isdigit() and len(value) < 6))
 

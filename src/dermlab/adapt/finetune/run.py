@@ -19,10 +19,11 @@ from dermlab.adapt.probe import (
     ProbeResult,
     assignment,
     check_decision,
+    contaminations,
     decided_by,
-    encoder_cards,
     inputs_of,
     left_out_words,
+    made_from,
     photo_contents,
     prior_warning,
     questionnaire_encoder,
@@ -143,7 +144,7 @@ def run_finetune(
         fabric.barrier()
         return read_probe(folder.path)
     reports = [read_json(place / MODEL_FILE)["report"] for place in places]
-    warnings = _warnings(dataset, photos.pixels, settings, reports)
+    warnings = [*_warnings(dataset, photos.pixels, settings, reports), *contaminations(model["encoder"], dataset)]
     seconds = time.monotonic() - start
     meta = {
         "run_id": hash_json({"settings": settings.model_dump(mode="json"), **made_with})[:12],
@@ -468,7 +469,6 @@ def _encoded(
 def _description(
     dataset: Dataset, settings: FinetuneSettings, target: Target, identity: EncoderIdentity, runtime: Runtime
 ) -> dict[str, Any]:
-    terms = {"name", "licence", "licence_card", "citation", "source"}
     described = identity.to_dict()
     return {
         "format": 1,
@@ -490,8 +490,7 @@ def _description(
             "split": settings.split,
             "encoder": identity.name,
             "encoder_fingerprint": identity.fingerprint,
-            "cards": encoder_cards(described),
-            "data_card": dataset.card.model_dump(mode="json", include=terms),
+            **made_from(dataset, described),
             "waived": list(settings.waive),
         },
     }
