@@ -107,3 +107,13 @@ def test_a_feature_that_never_varied_in_training_has_no_say() -> None:
     moved = X.copy()
     moved[:, -1] = 1e6
     assert np.array_equal(head.predict_proba(X), head.predict_proba(moved))
+
+
+@pytest.mark.parametrize("name", ["wine", "cancer"])
+def test_without_standardising_it_is_scikit_learns_regression_on_raw_features(name: str) -> None:
+    X, y = standardised(name)
+    X = X * np.linspace(0.2, 3, X.shape[1]) + 5  # of unlike spread and far from zero
+    ours = LinearHead(C=1.0, standardise=False, tol=1e-9).fit(X, y)
+    theirs = LogisticRegression(C=1.0, tol=1e-10, max_iter=20_000).fit(X, y)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-4)
+    assert np.abs(ours.predict_proba(X) - LinearHead(C=1.0, tol=1e-9).fit(X, y).predict_proba(X)).max() > 1e-3

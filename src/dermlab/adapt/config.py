@@ -15,7 +15,7 @@ DEFAULT_SPLIT = "main"
 # Which settings beyond ``kind`` each head has.
 SETTINGS: dict[str, tuple[str, ...]] = {
     "knn": ("k", "weights", "centre", "choose_by"),
-    "linear": ("C", "class_weight", "with_questionnaire", "choose_by"),
+    "linear": ("C", "standardise", "class_weight", "with_questionnaire", "choose_by"),
     "questionnaire": ("C", "class_weight", "choose_by"),
     "mlp": ("hidden", "epochs", "dropout", "weight_decay", "n_members", "class_weight", "choose_by"),
     "fusion": ("hidden", "epochs", "dropout", "weight_decay", "n_members", "class_weight", "choose_by"),
@@ -39,6 +39,7 @@ class HeadConfig(Config):
     C: Annotated[tuple[float, ...] | None, BeforeValidator(_as_tuple)] = Field(
         None, min_length=1, description="inverse penalties of the logistic regression to choose from on val"
     )
+    standardise: bool | None = Field(None, description="linear: false fits the features as they come")
     with_questionnaire: bool | None = Field(None, description="linear: the encoded questionnaire beside the embedding")
     class_weight: Literal["balanced"] | None = Field(None, description="balanced weighs the classes alike in training")
     hidden: int | None = Field(None, ge=1, description="width of the hidden layer of mlp and fusion")

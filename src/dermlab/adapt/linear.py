@@ -33,6 +33,8 @@ class LinearHead(Head):
         C: one inverse penalty (scikit-learn's ``C``), or several to choose from; None is a grid of half decades
             from 1e-5 to 10.
         class_weight: None, ``"balanced"`` or weights by class.
+        standardise: divide each feature by its spread in training; without it the penalty weighs on features as they
+            come, as scikit-learn's own regression on raw features does.
         classes: all classes of the target in order; None: those that occur.
         choose_by: metric on val that chooses.
         tol: largest absolute entry of the gradient (of the mean loss with penalty) that counts as converged.
@@ -51,6 +53,7 @@ class LinearHead(Head):
         self,
         C: float | Sequence[float] | None = None,
         class_weight: Any = None,
+        standardise: bool = True,
         classes: Sequence[Any] | None = None,
         choose_by: str = "log_loss",
         tol: float = 1e-5,
@@ -59,6 +62,7 @@ class LinearHead(Head):
     ) -> None:
         self.C = C
         self.class_weight = class_weight
+        self.standardise = standardise
         self.classes = classes
         self.choose_by = choose_by
         self.tol = tol
@@ -81,6 +85,9 @@ class LinearHead(Head):
         # A feature that never varied in training says nothing: its weight stays exactly zero.
         self.scale_ = np.where(spread > 10 * np.finfo(X.dtype).eps * np.abs(self.mean_), spread, np.inf)
         self.scale_[spread == 0] = np.inf
+        if not self.standardise:
+            # Centred all the same: the intercept, which no penalty touches, takes it up, and Newton's steps are better.
+            self.scale_ = np.where(np.isfinite(self.scale_), 1.0, np.inf)
         limits: dict[str, Any] = {"tolerance": self.tol, "max_iterations": self.max_iter}
         weights = self._sample_weights(codes)
         if self.multilabel_:
