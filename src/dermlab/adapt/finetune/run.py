@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -520,6 +520,7 @@ class FittedFinetune(FittedRun):
         *,
         runtime: Runtime | None = None,
         batch_size: int | None = None,
+        epoch: Literal["best", "last"] = "best",
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what :meth:`FittedRun.average` does; a photo that cannot be read has a row of NaN.
 
@@ -528,13 +529,14 @@ class FittedFinetune(FittedRun):
             features: always None; the network looks at the photos.
             runtime: device and precision (default: what there is here, in the recipe's precision).
             batch_size: photos at a time (default: the recipe's).
+            epoch: whose weights: the best on val, or the last one trained.
         """
         from dermlab.adapt.finetune.fit import predict_rows
 
         runtime = runtime or resolve("auto", self.model["settings"]["precision"])
 
         def found_by(place: Path) -> np.ndarray:
-            network, settings = load_network(place)
+            network, settings = load_network(place, epoch=epoch)
             data = self._data(dataset, place, network.backbone.preprocess.recipe(), settings)
             found = predict_rows(
                 network.to(runtime.device),
@@ -581,15 +583,19 @@ def objective_of(model: dict[str, Any]) -> Objective:
     return Objective.of(Target.model_validate(model["target"]), settings)
 
 
-def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
+def load_network(place: str | Path, *, epoch: Literal["best", "last"] = "best") -> tuple[Any, FinetuneSettings]:
     """Return a fold's network with its trained weights, in eval mode, and its recipe.
 
     The first weights are not needed: the architecture is built with random ones, and all are replaced.
 
+    Args:
+        place: the fold's folder.
+        epoch: the best on val, which a run predicts with, or the last one trained (averaged weights where it has them).
+
     Raises:
         InputError: the folder holds no fold, or its weights are not this network's.
     """
-    from dermlab.adapt.finetune.fit import BEST_FILE
+    from dermlab.adapt.finetune.fit import BEST_FILE, LAST_FILE
     from dermlab.adapt.finetune.network import build_network
     from dermlab.models.preprocess import Preprocess
     from dermlab.models.weights import load_strictly
@@ -607,8 +613,12 @@ def load_network(place: str | Path) -> tuple[Any, FinetuneSettings]:
     encoded = questionnaire_encoder(place)
     n_questionnaire = 0 if encoded is None else len(encoded.feature_names_)
     network = build_network(bare, objective_of(model).n_outputs, n_questionnaire)
-    weights, _ = load_checkpoint(place / BEST_FILE)
-    load_strictly(network, weights, str(place / BEST_FILE))
+    file = place / (BEST_FILE if epoch == "best" else LAST_FILE)
+    weights, _ = load_checkpoint(file)
+    if epoch == "last":  # beside the state of the optimiser
+        judged = "average/" if any(name.startswith("average/") for name in weights) else "network/"
+        weights = {name.removeprefix(judged): value for name, value in weights.items() if name.startswith(judged)}
+    load_strictly(network, weights, str(file))
     network.backbone.preprocess = preprocess
     network.backbone.identity = replace(network.backbone.identity, preprocess=preprocess)
     return network.eval(), settings
