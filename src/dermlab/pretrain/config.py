@@ -102,6 +102,8 @@ class PretrainSettings(Config):
     seed: int = Field(0, ge=0, description="seed of everything")
     checkpoint_steps: int = Field(500, ge=1, description="steps between savings within an epoch")
     device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    devices: int = Field(1, ge=1, description="devices of this kind, a process each; each has batch_size photos a step")
+    nodes: int = Field(1, ge=1, description="machines, each with so many devices (torchrun or SLURM starts them)")
     precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
 
     @model_validator(mode="after")

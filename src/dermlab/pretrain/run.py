@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from dermlab.core.device import resolve
 from dermlab.core.errors import DermlabError, InputError
 from dermlab.core.files import read_json, write_json
 from dermlab.core.fingerprint import hash_json
-from dermlab.core.progress import note, progress, warn
+from dermlab.core.progress import note, progress, set_quiet, warn
 from dermlab.core.randomness import generator
 from dermlab.core.runs import DONE_FILE, RunFolder
 from dermlab.data.loader import epoch_order
@@ -36,6 +36,8 @@ from dermlab.training.loop import Stepper, Sums, make_fabric, quiet_randomness
 from dermlab.training.optimiser import make_optimiser, parameter_groups, rate_factor
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from dermlab.core.device import Runtime
     from dermlab.data.dataset import Dataset
     from dermlab.data.pixel_cache import Pixels
@@ -247,10 +249,17 @@ def run_pretrain(datasets: Sequence[Dataset], settings: PretrainSettings, out: s
     photos = gather_photos(datasets, settings)
     settings = settings.resolved(len(photos.rows))
     runtime = resolve(settings.device, settings.precision)
-    folder = RunFolder.create(out, settings, KIND)
-    made_with = hash_json([[one.fingerprint for one in datasets], photos.rows.tolist()])
-    _refuse_other_data(folder, made_with)
-    if folder.done:
+    fabric = make_fabric(runtime, devices=settings.devices, nodes=settings.nodes)
+    if fabric.world_size > 1:
+        runtime = replace(runtime, device=str(fabric.device))
+        set_quiet(not fabric.is_global_zero)
+    with fabric.rank_zero_first():  # what the first process makes, the others find
+        folder = RunFolder.create(out, settings, KIND)
+        made_with = hash_json([[one.fingerprint for one in datasets], photos.rows.tolist()])
+        _refuse_other_data(folder, made_with)
+        done = folder.done
+    fabric.barrier()
+    if done:
         return read_pretrain(folder.path)
     note(f"{runtime.device}, {runtime.precision}: {runtime.reason}")
     for text in photos.told:
@@ -258,9 +267,14 @@ def run_pretrain(datasets: Sequence[Dataset], settings: PretrainSettings, out: s
     for text in photos.warnings:
         warn(text)
     with quiet_randomness():
-        training = _Training(photos, settings, folder, runtime)
+        with fabric.rank_zero_first():  # photos are decoded once
+            training = _Training(photos, settings, folder, runtime, fabric)
+        training.begin()
         training.run()
-        return training.finish(datasets)
+        if fabric.is_global_zero:
+            training.finish(datasets)
+        fabric.barrier()
+    return read_pretrain(folder.path)
 
 
 def read_pretrain(path: str | Path) -> PretrainRun:
@@ -281,8 +295,11 @@ def _refuse_other_data(folder: RunFolder, made_with: str) -> None:
 class _Training:
     """The state of :func:`run_pretrain`."""
 
-    def __init__(self, photos: Photos, settings: PretrainSettings, folder: RunFolder, runtime: Runtime) -> None:
+    def __init__(
+        self, photos: Photos, settings: PretrainSettings, folder: RunFolder, runtime: Runtime, fabric: Fabric
+    ) -> None:
         self.photos, self.settings, self.folder, self.runtime = photos, settings, folder, runtime
+        self.fabric = fabric
         self.place = folder.path / "checkpoints"
         self.model, self.backbone = build_method(settings)
         self.model = self.model.to(runtime.device)
@@ -302,9 +319,13 @@ class _Training:
         if not readable.all():
             photos.warnings.append(f"{int((~readable).sum()):,} photos cannot be read and are left out")
         self.rows = rows[readable]
-        self.n_batches = len(self.rows) // settings.batch_size
+        world = fabric.world_size
+        self.n_batches = len(self.rows) // (settings.batch_size * world)
         if not self.n_batches:
-            raise InputError(f"batch_size: {settings.batch_size}, but there are {len(self.rows)} photos to pretrain on")
+            raise InputError(
+                f"batch_size: {settings.batch_size}{f' on each of {world} devices' if world > 1 else ''}, but there "
+                f"are {len(self.rows)} photos to pretrain on"
+            )
         assert settings.epochs is not None
         self.steps_an_epoch = math.ceil(self.n_batches / settings.accumulate)
         self.n_steps = self.steps_an_epoch * settings.epochs
@@ -312,6 +333,9 @@ class _Training:
         self.spread_rows = np.sort(spread)
         self.course = Course()
         self.told: set[str] = set()
+
+    def begin(self) -> None:
+        """Make the optimiser and go on from the last checkpoint where there is one; all processes together."""
         self.stepper = self._stepper()
         self._take_up()
 
@@ -320,7 +344,7 @@ class _Training:
         assert settings.warmup_epochs is not None
         warmup = round(settings.warmup_epochs * self.steps_an_epoch)
         return Stepper(
-            fabric=make_fabric(self.runtime),
+            fabric=self.fabric,
             network=self.model,
             optimiser=make_optimiser(settings.optimiser, make_groups(self.model, self.backbone, settings)),
             rate=lambda step: rate_factor(step, self.n_steps, warmup_steps=warmup, floor=settings.final_learning_rate),
@@ -346,7 +370,7 @@ class _Training:
         assert settings.epochs is not None
         assert settings.views is not None
         picture = self.folder.path / "views.png"
-        if not picture.exists():
+        if self.fabric.is_global_zero and not picture.exists():
             draw_views(self.pixels, self.rows[:N_PICTURED], settings.views, picture, seed=settings.seed)
         if not course.looks:
             moving = sum(p.numel() for group in self.stepper.optimiser.param_groups for p in group["params"])
@@ -368,7 +392,9 @@ class _Training:
         if not course.position:
             stepper.sums, course.seen = Sums(), {}
         order = self.rows[epoch_order(len(self.rows), seed=settings.seed, epoch=epoch)]
-        order = order[: self.n_batches * settings.batch_size]
+        # Each process takes its part of every batch: together they see what one would see in a larger batch.
+        whole = order[: self.n_batches * settings.batch_size * self.fabric.world_size]
+        order = whole.reshape(self.n_batches, self.fabric.world_size, -1)[:, self.fabric.global_rank].ravel()
         start = course.position * settings.batch_size
         own = self.backbone.preprocess
         made = view_batches(
@@ -392,7 +418,7 @@ class _Training:
                     continue
                 self._step(group, epoch)
                 n = sum(len(chosen) for _, chosen in group)
-                course.images += n
+                course.images += n * self.fabric.world_size
                 advance(n)
                 group = []
                 if stepper.sums.n_steps % settings.checkpoint_steps == 0 and course.position < self.n_batches:
@@ -467,7 +493,7 @@ class _Training:
             "n_skipped": sums.n_skipped,
         }
         course.history.append(row)
-        self.folder.log("epoch", seconds=seconds, images_per_second=sums.n / max(seconds, 1e-9), **row)
+        self._log("epoch", seconds=seconds, images_per_second=sums.n / max(seconds, 1e-9), **row)
         last = course.epoch == settings.epochs
         if last or course.epoch % settings.monitor_epochs == 0:
             self._look()
@@ -505,7 +531,7 @@ class _Training:
         encoder.train(mode)
         self.judged.flush()
         course.looks.append({"epoch": course.epoch, **found})
-        self.folder.log("look", **course.looks[-1])
+        self._log("look", **course.looks[-1])
         knn = found["knn"]
         loss = f", loss {course.history[-1]['loss']:.4f}" if course.history else ""
         words = f"kNN on val {knn:.4f}" if knn is not None else "no labels for a kNN"
@@ -514,7 +540,9 @@ class _Training:
         candidate = course.epoch > 0 or self.settings.from_encoder is not None
         if candidate and knn is not None and (course.best_knn is None or knn > course.best_knn):
             course.best_knn, course.best_epoch = knn, course.epoch
-            save_checkpoint(self.place / BEST_FILE, encoder.network.state_dict(), {"epoch": course.epoch, "knn": knn})
+            if self.fabric.is_global_zero:
+                record = {"epoch": course.epoch, "knn": knn}
+                save_checkpoint(self.place / BEST_FILE, encoder.network.state_dict(), record)
 
     def _guard(self) -> None:
         """End a run that goes on from public weights and only makes them worse."""
@@ -528,7 +556,7 @@ class _Training:
                 f"kNN on val has been below {floor:.3f} for {ROLLBACK_LOOKS} looks: the run ends and goes back to "
                 f"epoch {course.best_epoch} ({course.best_knn:.3f}); lower learning_rate or layer_decay"
             )
-            self.folder.log("rollback", epoch=course.epoch, to=course.best_epoch)
+            self._log("rollback", epoch=course.epoch, to=course.best_epoch)
             course.done = True
 
     def _alarm(self) -> None:
@@ -536,7 +564,7 @@ class _Training:
             if alarm["name"] not in self.told:
                 self.told.add(alarm["name"])
                 warn(f"{alarm['name']}: {alarm['says']}")
-                self.folder.log("alarm", **alarm)
+                self._log("alarm", **alarm)
 
     def _alarms(self) -> list[dict[str, Any]]:
         course, settings = self.course, self.settings
@@ -554,9 +582,16 @@ class _Training:
 
     def _save(self) -> None:
         tensors, record = self.stepper.tensors()
-        save_checkpoint(self.place / LAST_FILE, tensors, {"course": vars(self.course), "stepper": record})
+        if self.fabric.is_global_zero:
+            save_checkpoint(self.place / LAST_FILE, tensors, {"course": vars(self.course), "stepper": record})
+        self.fabric.barrier()
 
-    def finish(self, datasets: Sequence[Dataset]) -> PretrainRun:
+    def _log(self, event: str, **fields: Any) -> None:
+        if self.fabric.is_global_zero:
+            self.folder.log(event, **fields)
+
+    def finish(self, datasets: Sequence[Dataset]) -> None:
+        """Write the encoder folder, metrics.json and, last of all, done.json."""
         settings, course, photos = self.settings, self.course, self.photos
         encoder: Encoder = self.model.encoder
         epoch = course.epoch
@@ -570,7 +605,7 @@ class _Training:
         if settings.method == "panderm":
             made_from.append(self.model._teacher[0].card or settings.teacher)
         start = settings.from_encoder or f"{settings.network}, random weights"
-        place = export_encoder(
+        export_encoder(
             encoder.cpu(),
             self.folder.path / "encoder",
             name=f"{settings.method} from {start}",
@@ -592,4 +627,3 @@ class _Training:
         }
         write_json(self.folder.path / "metrics.json", {**result, "looks": course.looks, "history": course.history})
         self.folder.finish(**result)
-        return PretrainRun(path=self.folder.path, encoder=place, **result)
