@@ -183,7 +183,12 @@ class _Column:
         self.members = {code: levels.codes == code for code in codes}
         self.rest = {code: (levels.codes >= 0) & (levels.codes != code) for code in codes}
         self.cases = {code: _cases_of_classes(found, mask) for code, mask in self.members.items()}
-        self.n_groups = {code: self._count_groups(mask) for code, mask in self.members.items()}
+        self.n_groups = {code: len(np.unique(found.group_of_unit[mask])) for code, mask in self.members.items()}
+        self.groups_of_classes: dict[Any, np.ndarray] = {
+            key: _groups_of_classes(found, mask)
+            for code in codes
+            for key, mask in ((code, self.members[code]), (("rest", code), self.rest[code]))
+        }
         self.claimed = [code for code in range(len(levels.names)) if self._too_few(code) is None]
         self.own = {code: self._enough(mask) for code, mask in self.members.items()}
         self.both = {code: [name for name in self.own[code] if name in self._enough(self.rest[code])] for code in codes}
@@ -214,21 +219,18 @@ class _Column:
             "fairness": self._fairness() if self.settings.positive else None,
         }
 
-    def _count_groups(self, mask: np.ndarray) -> int:
-        return len(np.unique(self.found.group_of_unit[mask]))
-
-    def _holders(self, name: str, mask: np.ndarray, classes: Sequence[str]) -> int:
-        """Return the number of groups that a metric's spread is known from.
+    def _holders(self, name: str, key: Any, classes: Sequence[str]) -> int:
+        """Return the number of groups that a metric's spread in a level, or in ``("rest", level)``, is known from.
 
         A mean over classes is as uncertain as its rarest classes make it: a class of four patients adds the variance of
         four, which the bootstrap understates by a quarter. Their harmonic mean stands for the classes together.
         """
         part = name.partition(":")[2]
         rested = [part] if part else list(classes) if name in COMPONENT else []
+        own = self.groups_of_classes[key]
         if not rested:
-            return self._count_groups(mask)
-        truth = _class_of_units(self.found)
-        counts = [self._count_groups(mask & (truth == self.classes.index(one))) for one in rested]
+            return int(own[-1])
+        counts = [int(own[self.classes.index(one)]) for one in rested]
         return max(2, int(len(counts) / sum(1 / max(n, 1) for n in counts)))
 
     def _enough(self, mask: np.ndarray) -> list[str]:
@@ -296,7 +298,7 @@ class _Column:
         classes, rest = self.both[code], ("rest", code)
         value, other = (float(_of(values[key], name, classes)[0]) for key in (code, rest))
         apart = _of(draws[code], name, classes) - _of(draws[rest], name, classes)
-        holders = min(self._holders(name, mask, classes) for mask in (self.members[code], self.rest[code]))
+        holders = min(self._holders(name, key, classes) for key in (code, rest))
         estimate = interval(value - other, apart, holders, level=self.settings.level).to_dict()
         sides = frozenset(mask.tobytes() for mask in (self.members[code], self.rest[code]))
         return {
@@ -313,7 +315,7 @@ class _Column:
     def _estimate(self, name: str, code: int, values: Mapping[str, Any], draws: Mapping[str, Any]) -> Estimate:
         """Return a level's metric with its interval."""
         value, replicates = (_of(side, name, self.own[code]) for side in (values, draws))
-        holders = self._holders(name, self.members[code], self.own[code])
+        holders = self._holders(name, code, self.own[code])
         sets = _restricted(self.found, self.members[code])
         return estimate_metric(
             name, sets, float(value[0]), replicates, holders, level=self.settings.level, classes=self.own[code]
@@ -334,17 +336,22 @@ class _Column:
 
     def _gaps(self, values: Mapping[Any, Any], draws: Mapping[Any, Any]) -> dict[str, Any]:
         """Return fairlearn's aggregates of each metric over the claimed levels, with intervals and tests."""
+        compared = {name: self._compared(name) for name in self.settings.metrics}
+        compared = {name: found for name, found in compared.items() if len(found[0]) > 1}
+        permuted = self._permutation_tests(compared)
         result: dict[str, Any] = {}
-        for name in self.settings.metrics:
-            codes, shared = self._compared(name)
-            if len(codes) < 2:
-                continue
+        for name, (codes, shared) in compared.items():
             value = np.array([_of(values[code], name, shared)[0] for code in codes])
             replicates = np.stack([_of(draws[code], name, shared) for code in codes])
-            holders = min(self._holders(name, self.members[code], shared) for code in codes)
+            holders = min(self._holders(name, code, shared) for code in codes)
             low, high = int(value.argmin()), int(value.argmax())
             worst, best = (low, high) if metric(name).higher_is_better else (high, low)
-            p, by_chance, test = self._test(name, codes, shared, value, replicates, holders)
+            if name in permuted:
+                p, by_chance, test = permuted[name]
+            else:
+                noise = replicates - value[:, None]
+                p, by_chance = wald(value, replicates, holders), float(np.nanmean(np.ptp(noise, axis=0)))
+                test = "bootstrap Wald"
             result[name] = {
                 "classes": shared if name in COMPONENT else None,
                 "levels": [self._name(code) for code in codes],
@@ -360,43 +367,50 @@ class _Column:
             }
         return result
 
-    def _test(
-        self,
-        name: str,
-        codes: list[int],
-        shared: list[str],
-        value: np.ndarray,
-        replicates: np.ndarray,
-        holders: int,
-    ) -> tuple[float, float, str]:
-        """Return p of "no level differs", the gap expected by chance, and the test's name.
+    def _permutation_tests(
+        self, compared: Mapping[str, tuple[list[int], list[str]]]
+    ) -> dict[str, tuple[float, float, str]]:
+        """Return by metric p of "no level differs", the gap expected by chance, and the test's name.
 
         Levels are dealt anew to the groups that are of one level; groups of several (a patient with lesions on arm and
         back) keep theirs. Where averages over classes are compared, only groups of the same classes exchange levels.
-        Where most units belong to groups of several levels there is little to deal, and Wald's test stands in.
+        Where most units belong to groups of several levels there is little to deal: the metric is left out, and Wald's
+        test stands in. Metrics of the same levels and strata share their deals.
         """
-        held = np.isin(self.levels.codes, codes)
-        level_of_group = _level_of_groups(self.found, np.where(held, self.levels.codes, -1), held)
-        pure = level_of_group[self.found.group_of_unit[held]] >= 0
-        if pure.mean() <= 0.5:
-            noise = replicates - value[:, None]
-            return wald(value, replicates, holders), float(np.nanmean(np.ptp(noise, axis=0))), "bootstrap Wald"
-        stratified = name in COMPONENT
-        strata = _class_signature(self.found) if stratified else np.zeros(len(level_of_group), np.int64)
-        within = " of the same classes" if stratified else ""
-        words = f"permutation of levels among groups{within} ({self.settings.n_permutations:,} draws)"
-        return *self._permute(name, codes, shared, held, level_of_group, strata), words
+        together: dict[tuple[tuple[int, ...], bool], list[str]] = {}
+        for name, (codes, _) in compared.items():
+            together.setdefault((tuple(codes), name in COMPONENT), []).append(name)
+        result = {}
+        for (codes, stratified), names in together.items():
+            held = np.isin(self.levels.codes, codes)
+            level_of_group = _level_of_groups(self.found, np.where(held, self.levels.codes, -1), held)
+            if (level_of_group[self.found.group_of_unit[held]] >= 0).mean() <= 0.5:
+                continue
+            strata = _class_signature(self.found) if stratified else np.zeros(len(level_of_group), np.int64)
+            within = " of the same classes" if stratified else ""
+            words = f"permutation of levels among groups{within} ({self.settings.n_permutations:,} draws)"
+            shared = {name: compared[name][1] for name in names}
+            for name, (p, by_chance) in self._permute(shared, codes, held, level_of_group, strata).items():
+                result[name] = p, by_chance, words
+        return result
 
     def _permute(
         self,
-        name: str,
-        codes: list[int],
-        shared: list[str],
+        shared: Mapping[str, list[str]],
+        codes: Sequence[int],
         held: np.ndarray,
         level_of_group: np.ndarray,
         strata: np.ndarray,
-    ) -> tuple[float, float]:
-        """Hand the levels to other groups at random and see how far apart they lie then."""
+    ) -> dict[str, tuple[float, float]]:
+        """Hand the levels to other groups at random and see how far apart they lie then, by metric.
+
+        Args:
+            shared: the metrics, and the classes that each is averaged over.
+            codes: the levels compared.
+            held: bool (units,), those of these levels.
+            level_of_group: see :func:`_level_of_groups`.
+            strata: int64 (groups,); levels are exchanged within.
+        """
         # A group of several levels is taken apart into a block for each, which stays where it is.
         blocks = self.found.group_of_unit * (len(self.levels.names) + 1) + np.where(held, self.levels.codes, -1) + 1
         names, block_of_unit = np.unique(blocks, return_inverse=True)
@@ -404,41 +418,57 @@ class _Column:
             replace(cases, group=block_of_unit[place].astype(np.int64), n_groups=len(names))
             for cases, place in zip(self.found.sets, self.found.unit, strict=True)
         ]
-        evaluation = Evaluation(sets, [name])
+        evaluation = Evaluation(sets, list(shared))
         level_of_block = names % (len(self.levels.names) + 1) - 1
         movable = np.flatnonzero((level_of_block >= 0) & (level_of_group[names // (len(self.levels.names) + 1)] >= 0))
         labels, stratum = level_of_block[movable], strata[names[movable] // (len(self.levels.names) + 1)]
         weights = np.array([self.members[code].sum() for code in codes], np.float64)
         weights /= weights.sum()
         order = np.argsort(stratum, kind="stable")
+        everyone = evaluation.totals((level_of_block >= 0).astype(np.float64)[:, None])
 
-        def statistics(assigned: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        def statistics(assigned: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             """Return spread and range (B,) of the levels when the movable blocks have ``assigned``, (B, movable)."""
+            left = np.repeat(everyone, len(assigned), axis=1)
             per_level = []
-            for code in codes:
+            for code in codes[:-1]:
                 counts = np.repeat((level_of_block == code).astype(np.float64)[:, None], len(assigned), axis=1)
                 counts[movable] = (assigned == code).T
-                per_level.append(_of(evaluation.at(counts), name, shared))
-            levels = np.stack(per_level)
-            return weights @ (levels - weights @ levels) ** 2, np.ptp(levels, axis=0)
+                totals = evaluation.totals(counts)
+                left -= totals
+                per_level.append(evaluation.from_totals(totals))
+            per_level.append(evaluation.from_totals(left))  # the last level has what the others leave
+            found = {}
+            for name, classes in shared.items():
+                levels = np.stack([_of(values, name, classes) for values in per_level])
+                found[name] = weights @ (levels - weights @ levels) ** 2, np.ptp(levels, axis=0)
+            return found
 
-        observed = float(statistics(labels[None])[0][0])
+        observed = {name: float(spread[0]) for name, (spread, _) in statistics(labels[None]).items()}
 
-        def block(number: int) -> tuple[int, float, int]:
+        def block(number: int) -> dict[str, tuple[int, float, int]]:
             size = min(BLOCK, self.settings.n_permutations - number * BLOCK)
             random = generator(self.settings.seed, "subgroups", self.levels.column, number)
             shuffled = np.argsort(stratum + random.random((size, len(movable))), axis=1)
             assigned = np.empty((size, len(movable)), np.int64)
             assigned[:, order] = labels[shuffled]
-            spread, gap = statistics(assigned)
             # NaN (a class is lost in this arrangement) counts as extreme, which errs on the side of doubt.
-            extreme = int((~(spread < observed - ROUNDING)).sum())
-            return extreme, float(np.nansum(gap)), int((~np.isnan(gap)).sum())
+            return {
+                name: (
+                    int((~(spread < observed[name] - ROUNDING)).sum()),
+                    float(np.nansum(gap)),
+                    int((~np.isnan(gap)).sum()),
+                )
+                for name, (spread, gap) in statistics(assigned).items()
+            }
 
         work = float(evaluation.rows.nnz) * self.settings.n_permutations * len(codes)
         parts = list(in_threads(block, -(-self.settings.n_permutations // BLOCK), "permutations", work))
-        extreme, total, known = (sum(part[place] for part in parts) for place in range(3))
-        return (1 + extreme) / (self.settings.n_permutations + 1), total / known if known else np.nan
+        result = {}
+        for name in shared:
+            extreme, total, known = (sum(part[name][place] for part in parts) for place in range(3))
+            result[name] = (1 + extreme) / (self.settings.n_permutations + 1), total / known if known else np.nan
+        return result
 
     def _fairness(self) -> dict[str, Any]:
         """Return fairlearn's rates of the chosen positive class by level, and the disparities between levels."""
@@ -619,6 +649,14 @@ def _cases_of_classes(found: CaseSets, units: np.ndarray) -> np.ndarray:
     """Return how many of the units (bool, all units) are of each class, int64 (C,)."""
     truth = _class_of_units(found)
     return np.bincount(truth[units & (truth >= 0)], minlength=len(found.sets[0].classes))
+
+
+def _groups_of_classes(found: CaseSets, units: np.ndarray) -> np.ndarray:
+    """Return of how many groups the units (bool, all units) of each class are, and last all of them, int64 (C + 1,)."""
+    truth, n_classes = _class_of_units(found)[units], len(found.sets[0].classes)
+    group = found.group_of_unit[units]
+    pairs = np.unique(group[truth >= 0] * n_classes + truth[truth >= 0])
+    return np.append(np.bincount(pairs % n_classes, minlength=n_classes), len(np.unique(group)))
 
 
 def _class_of_units(found: CaseSets) -> np.ndarray:
