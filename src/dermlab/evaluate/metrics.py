@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -559,7 +560,7 @@ class Evaluation:
     """
 
     def __init__(self, sets: Sequence[Cases], names: Sequence[str]) -> None:
-        from scipy.sparse import csr_matrix, vstack
+        from scipy.sparse import vstack
 
         self.names = tuple(names)
         self.sets = tuple(sets)
@@ -567,13 +568,6 @@ class Evaluation:
         self._families = [families(cases, names) for cases in sets]
         flat = [family for members in self._families for family in members]
         self.rows = vstack([family.rows for family in flat], format="csr")
-        row_of = np.repeat(np.arange(self.rows.shape[0]), np.diff(self.rows.indptr))
-        broken = np.unique(row_of[self.rows.data != np.rint(self.rows.data)])
-        self._broken = broken, self.rows[broken]
-        self._single = csr_matrix(
-            (self.rows.data.astype(np.float32), self.rows.indices, self.rows.indptr), shape=self.rows.shape
-        )
-        self._largest = float(np.asarray(abs(self._single).sum(axis=1)).max(initial=0.0))
 
     def at(self, counts: np.ndarray) -> dict[str, np.ndarray]:
         """Return (B,) values of each metric for counts (groups, B)."""
@@ -584,13 +578,23 @@ class Evaluation:
 
         Most rows add up whole numbers, which single precision does twice as fast and to the last bit.
         """
-        whole = self._largest * np.abs(counts).max(initial=0.0) < WHOLE_IN_SINGLE and (counts == np.rint(counts)).all()
-        if not whole:
+        single, largest, broken, rows = self._in_single
+        if not (largest * np.abs(counts).max(initial=0.0) < WHOLE_IN_SINGLE and (counts == np.rint(counts)).all()):
             return np.asarray(self.rows @ counts)
-        found = np.asarray(self._single @ counts.astype(np.float32)).astype(np.float64)
-        places, rows = self._broken
-        found[places] = rows @ counts
+        found = np.asarray(single @ counts.astype(np.float32)).astype(np.float64)
+        found[broken] = rows @ counts
         return found
+
+    @cached_property
+    def _in_single(self) -> tuple[Any, float, np.ndarray, Any]:
+        """Rows in single precision, the largest sum of one, and which rows hold other than whole numbers, and these."""
+        from scipy.sparse import csr_matrix
+
+        rows = self.rows
+        row_of = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+        broken = np.unique(row_of[rows.data != np.rint(rows.data)])
+        single = csr_matrix((rows.data.astype(np.float32), rows.indices, rows.indptr), shape=rows.shape)
+        return single, float(np.asarray(abs(single).sum(axis=1)).max(initial=0.0)), broken, rows[broken]
 
     def from_totals(self, totals: np.ndarray) -> dict[str, np.ndarray]:
         """Return (B,) values of each metric from totals (totals, B), averaged over the sets where they are defined."""
