@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from dermlab.audit.findings import Finding
+    from dermlab.data.card import Target
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import Predictions
 
@@ -146,11 +147,7 @@ def open_setting(config: BakeoffConfig, out: Path) -> Setting:
 
     dataset = Dataset.open(config.data)
     target = dataset.card.target(config.target)
-    if target.kind == "multilabel":
-        raise InputError(
-            f"target: {target.column!r} has several labels an image; a bake-off ranks one answer a case; "
-            "'dermlab probe' and 'dermlab compare' take several"
-        )
+    config = _for_target(config, target)
     require_known(config.encoder_names())
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; --out must be a folder")
@@ -159,6 +156,21 @@ def open_setting(config: BakeoffConfig, out: Path) -> Setting:
     runtime = resolve(config.device, config.precision)
     note(f"device: {runtime.device} in {runtime.precision} ({runtime.reason})")
     return Setting(config, out, dataset, target.column, split, data_terms(dataset.folder, config.use), runtime)
+
+
+def _for_target(config: BakeoffConfig, target: Target) -> BakeoffConfig:
+    """Return the config as a target can use it; what it cannot use is refused in one line."""
+    if config.metric == "quadratic_kappa" and target.kind != "ordinal":
+        raise InputError(f"metric: quadratic_kappa needs a target of kind ordinal; {target.column!r} is {target.kind}")
+    if target.kind != "multilabel":
+        return config
+    for name in ("max_train_per_class", "max_val_per_class"):
+        if getattr(config, name) is not None:
+            raise InputError(f"{name}: counts photos of one class; {target.column!r} has several labels a photo")
+    if config.ensemble and len(config.everything()) > 1:
+        note(f"ensemble: mixes models of one answer a case; {target.column!r} has several labels, so there is none")
+    metric = "auroc" if config.metric == "top1" else config.metric
+    return config.model_copy(update={"metric": metric, "ensemble": False})
 
 
 def _write_further(setting: Setting, outcomes: Sequence[Outcome], screening: dict[str, Any] | None) -> None:
@@ -250,11 +262,13 @@ def _leak(setting: Setting, winner: Outcome | None, findings: Sequence[Finding])
 
     Returns:
         None where no questionnaire column leaks, else ``{"admitted": [columns], "models": [...]}``, each model as
-        :func:`dermlab.bench.leak.measure_leak` describes it.
+        :func:`dermlab.bench.leak.measure_leak` describes it; ``{"skipped": reason}`` of a multi-label target.
     """
     leak = find_leak(findings, setting.dataset)
     if not leak:
         return None
+    if setting.dataset.card.target(setting.target).kind == "multilabel":
+        return {"skipped": "what leaking columns are worth is measured for one answer a case, and there are labels"}
     config = setting.config
     how: dict[str, Any] = {"n_boot": config.n_boot, "seed": config.seed}
     models = [measure_leak(setting.dataset, setting.target, setting.split, leak, **how)]

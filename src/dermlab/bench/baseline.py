@@ -9,8 +9,10 @@ import pandas as pd
 
 from dermlab.bench.config import BakeoffConfig
 from dermlab.core.errors import InputError
+from dermlab.core.words import metric_words
 from dermlab.evaluate.columns import Columns
-from dermlab.evaluate.predictions import Predictions, read_predictions
+from dermlab.evaluate.metrics import METRICS
+from dermlab.evaluate.predictions import Predictions, read_predictions, truth_columns
 from dermlab.evaluate.summary import summarise
 
 if TYPE_CHECKING:
@@ -46,12 +48,14 @@ def read_baseline(config: BakeoffConfig, dataset: Dataset, target: str, split: p
     columns = config.baseline_columns or Columns()
     if not columns.classes:
         columns = columns.model_copy(update={"classes": classes})
-    labels = pd.Series(dataset.labels(target), dtype=object)
-    truth = pd.DataFrame(
-        {"image_id": dataset.image_ids, "unit": dataset.units(), "group": dataset.groups(), "label": labels}
+    wanted = dataset.card.target(target)
+    labels = truth_columns(dataset.labels(target), classes)
+    truth = pd.DataFrame({"image_id": dataset.image_ids, "unit": dataset.units(), "group": dataset.groups()}).join(
+        labels
     )
     given = read_predictions(config.baseline, columns, truth=truth)
-    tested = set(split.loc[split["split"] == "test", "image_id"]) & set(truth.loc[labels.notna(), "image_id"])
+    labelled = truth.loc[labels.notna().any(axis=1), "image_id"]
+    tested = set(split.loc[split["split"] == "test", "image_id"]) & set(labelled)
     frame = given.frame[given.frame["image_id"].isin(tested)]
     warnings = list(given.warnings)
     if (frame["split"] != "test").any():
@@ -66,14 +70,18 @@ def read_baseline(config: BakeoffConfig, dataset: Dataset, target: str, split: p
         )
     card = dataset.card
     meta = {"unit": card.unit, "group_by": dataset.group_column(), "pooling": card.pooling, "target": target}
+    meta |= {"kind": wanted.kind}
     predictions = given.with_frame(frame.reset_index(drop=True), **meta)
     if sorted(predictions.classes) != sorted(classes):
         strange = sorted(set(predictions.classes) ^ set(classes))
         raise InputError(
             f"baseline {config.baseline}: its classes differ from {dataset.folder}'s: {', '.join(strange)}"
         )
-    if config.metric == "auroc" and not predictions.has_probabilities:
-        raise InputError(f"baseline {config.baseline}: holds hard answers, which have no AUROC; choose another metric:")
+    if METRICS[config.metric].probabilities and not predictions.has_probabilities:
+        label = metric_words(config.metric)[0]
+        raise InputError(
+            f"baseline {config.baseline}: holds hard answers, which have no {label}; choose another metric:"
+        )
     name = config.baseline_name or str(given.meta.get("model") or "baseline")
     metrics = summarise(predictions, n_boot=config.n_boot, seed=config.seed)
     return Baseline(name, predictions, metrics, tuple(dict.fromkeys(warnings)))

@@ -330,7 +330,7 @@ def _outcome(setting: Setting, item: Plan, results: dict[int, ProbeResult]) -> O
         outcome.flags += [f"{which}{text}" for text in why_not(result, finetuned=item.recipe is not None)]
         said = collapsed(tables[seed])
         if said is not None and (item.head is None or item.head.kind != "majority"):
-            outcome.flags.append(f"{which}on validation it names one class only ({said})")
+            outcome.flags.append(f"{which}{said}")
     outcome.warnings = list(warnings)
     outcome.mistakes = confident_mistakes(tables[best])
     return outcome
@@ -443,39 +443,64 @@ def read_cost(folder: Path, setting: Setting) -> dict[str, float | None]:
 
 
 def collapsed(predictions: Predictions) -> str | None:
-    """Return the only class that a model names on val, or None where it names several."""
+    """Say that a model tells no case of val from another, or return None where it does.
+
+    It names one class only; or, of several labels, it gives every case the same probabilities.
+    """
     from dermlab.evaluate.predictions import pool_units
 
-    codes = np.unique(pool_units(predictions.part("val")).predicted())
-    return predictions.classes[int(codes[0])] if len(codes) == 1 else None
+    val = pool_units(predictions.part("val"))
+    if predictions.kind == "multilabel":
+        alike = (np.ptp(val.probabilities(), axis=0) == 0).all()
+        return "on validation it gives every case the same probabilities" if alike else None
+    codes = np.unique(val.predicted())
+    return f"on validation it names one class only ({predictions.classes[int(codes[0])]})" if len(codes) == 1 else None
 
 
 def confident_mistakes(predictions: Predictions, n: int = N_MISTAKES) -> list[dict[str, Any]]:
-    """Return the test units that a model got wrong with the highest probability, most confident first."""
+    """Return the test units that a model got wrong with the highest probability, most confident first.
+
+    Of several labels it is the label that a unit was given, or denied, most confidently and wrongly: ``crust`` against
+    ``no crust``.
+    """
     from dermlab.evaluate.predictions import pool_units
 
     test = predictions.test()
     first_photo = test.frame.drop_duplicates("unit").set_index("unit")["image_id"]
     pooled = pool_units(test)
-    truth, predicted = pooled.truth(), pooled.predicted()
-    confidence = pooled.probabilities().max(axis=1)
     units = pooled.frame["unit"].to_numpy(dtype=object)
     result: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for row in np.argsort(-confidence, kind="stable"):
+    wrong = _wrong_labels(pooled) if predictions.kind == "multilabel" else _wrong_classes(pooled)
+    for row, label, predicted, confidence in sorted(wrong, key=lambda one: -one[3]):
         unit = str(units[row])
-        if truth[row] < 0 or truth[row] == predicted[row] or unit in seen:
+        if unit in seen:
             continue
         seen.add(unit)
-        result.append(
-            {
-                "image_id": str(first_photo[unit]),
-                "unit": unit,
-                "label": predictions.classes[truth[row]],
-                "predicted": predictions.classes[predicted[row]],
-                "confidence": float(confidence[row]),
-            }
-        )
+        found = {"label": label, "predicted": predicted, "confidence": confidence}
+        result.append({"image_id": str(first_photo[unit]), "unit": unit, **found})
         if len(result) == n:
             break
     return result
+
+
+def _wrong_classes(pooled: Predictions) -> list[tuple[int, str, str, float]]:
+    """Return row, true class, predicted class and highest probability of each case that is wrong."""
+    truth, predicted, classes = pooled.truth(), pooled.predicted(), pooled.classes
+    confidence = pooled.probabilities().max(axis=1)
+    rows = np.flatnonzero((truth >= 0) & (truth != predicted)).tolist()
+    return [(row, classes[truth[row]], classes[predicted[row]], float(confidence[row])) for row in rows]
+
+
+def _wrong_labels(pooled: Predictions) -> list[tuple[int, str, str, float]]:
+    """Return row, truth, what was said and its probability of each label that is wrong."""
+    from dermlab.evaluate.multilabel import thresholds_of
+
+    truth, scores = pooled.truth(), pooled.probabilities()
+    called = scores >= thresholds_of(pooled)
+    found = []
+    for row, code in np.argwhere(~np.isnan(truth) & (called != (truth == 1))).tolist():
+        name, yes, p = pooled.classes[code], bool(called[row, code]), float(scores[row, code])
+        said = (f"no {name}", name) if yes else (name, f"no {name}")
+        found.append((row, *said, p if yes else 1 - p))
+    return found

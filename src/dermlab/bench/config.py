@@ -17,7 +17,7 @@ from dermlab.evaluate.assessment import Assessment
 from dermlab.evaluate.columns import Columns
 
 Use = Literal["research", "internal", "commercial", "commercial-medical"]
-Metric = Literal["top1", "balanced_accuracy", "macro_f1", "auroc"]
+Metric = Literal["top1", "balanced_accuracy", "macro_f1", "auroc", "auprc", "quadratic_kappa"]
 WITHOUT_ENCODER = ("questionnaire", "majority")
 RESERVED_NAMES = ("ensemble",)
 
@@ -187,14 +187,18 @@ class BakeoffConfig(Config):
     )
     repeats: int = Field(1, ge=1, description="how often the folds are drawn anew")
     use: Use = Field("commercial", description="what the winner is for: decides which licences will do")
-    metric: Metric = Field("top1", description="chooses on val and compares on test")
+    metric: Metric = Field(
+        "top1", description="chooses on val and compares on test; top1 means auroc for a multi-label target"
+    )
     seed: int = Field(0, ge=0, description="seed of everything")
     encoders: tuple[str, ...] = Field((), description="each of these with each of the heads")
     heads: tuple[Head, ...] = Field(
         (HeadConfig(kind="linear"),), description="heads for the encoders: knn, linear, mlp, fusion"
     )
     candidates: tuple[CandidateConfig, ...] = Field((), description="further candidates, one by one")
-    ensemble: bool = Field(True, description="add the weighted mean of the candidates that may ship")
+    ensemble: bool = Field(
+        True, description="add the weighted mean of the candidates that may ship; of one answer a case"
+    )
     max_train_per_class: int | None = Field(None, ge=1, description="at most so many training photos of a class")
     max_val_per_class: int | None = Field(None, ge=1, description="at most so many validation photos of a class")
     baseline: Path | None = Field(None, description="what you have: a run folder, or anyone's predictions table")

@@ -437,11 +437,14 @@ def _no_winner(outcomes: Sequence[Outcome], *, metric: str, use: str, baseline: 
     change = ("Candidates whose encoder and data may be used so, or another use: in the config (research, internal).",)
     if best is not None:
         kind = words.metric_words(metric)[2]
+        of_labels = best.metrics.get("kind") == "multilabel"
+        guess = "giving every photo the labels' shares" if of_labels else "always naming the most frequent class"
         sentence = (
-            f"Nothing that may go into {words.use_words(use)} was better on validation than always naming the most "
-            f"frequent class ({words.metric_words(metric)[0]} {words.score(best.val_score, kind)})."
+            f"Nothing that may go into {words.use_words(use)} was better on validation than {guess} "
+            f"({words.metric_words(metric)[0]} {words.score(best.val_score, kind)})."
         )
-        change = ("More photos, other encoders, or metric: balanced_accuracy, for which the majority counts little.",)
+        other = "" if of_labels else ", or metric: balanced_accuracy, for which the majority counts little"
+        change = (f"More photos, other encoders{other}.",)
     elif not scored:
         sentence = "No candidate has a result; each one's error is below."
     elif all(outcome.data_verdict == "blocked" for outcome in scored):

@@ -85,7 +85,7 @@ def run_ensemble(setting: Setting, outcomes: Sequence[Outcome]) -> list[Outcome]
     outcome.under(terms, setting.data_terms)
     said = collapsed(predictions)
     if said is not None:
-        outcome.flags.append(f"on validation it names one class only ({said})")
+        outcome.flags.append(said)
     return [outcome]
 
 

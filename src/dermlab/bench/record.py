@@ -19,13 +19,17 @@ from dermlab.bench.outcome import Outcome
 from dermlab.core.config import write_yaml
 from dermlab.core.device import environment
 from dermlab.core.files import atomic_path, read_json
+from dermlab.core.words import METRICS
 
 FORMAT = 1
 PLANS = "checkpoints/*/questionnaire.json"  # what each fold of a run reads of the questionnaire
 COLUMNS = (
     *("candidate", "encoder", "head", "verdict", "val_score", "winner", "n_test", "top1", "top1_low", "top1_high"),
     *("top3", "balanced_accuracy", "macro_f1", "auroc", "ece", "seconds", "rank"),
+    *("auprc", "micro_f1", "label_accuracy", "within_one", "quadratic_kappa"),
 )
+"""Columns that CONTRACT promises, then those of targets of several labels and of ranks; what there is not is empty."""
+MEASURED = tuple(name for name in COLUMNS if name in METRICS)
 
 
 def write_leaderboard(path: str | Path, outcomes: Sequence[Outcome]) -> Path:
@@ -43,7 +47,6 @@ def leaderboard_row(outcome: Outcome) -> dict[str, Any]:
     """Return a candidate's row of ``leaderboard.csv``."""
     metrics = outcome.metrics
     top1 = metrics.get("top1") or {}
-    others = ("top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
     return {
         "candidate": outcome.name,
         "encoder": outcome.encoder,
@@ -52,10 +55,9 @@ def leaderboard_row(outcome: Outcome) -> dict[str, Any]:
         "val_score": outcome.val_score,
         "winner": outcome.winner,
         "n_test": metrics.get("n"),
-        "top1": top1.get("value"),
         "top1_low": top1.get("low"),
         "top1_high": top1.get("high"),
-        **{name: (metrics.get(name) or {}).get("value") for name in others},
+        **{name: (metrics.get(name) or {}).get("value") for name in MEASURED},
         "seconds": outcome.cost.get("seconds"),
         "rank": outcome.rank,
     }

@@ -128,7 +128,7 @@ def _screen_one(setting: Setting, item: Plan, budget: Screening, row: dict[str, 
     row["alarms"] = [alarm["name"] for alarm in alarms_of(result)]
     said = collapsed(table)
     if said is not None:
-        row["flags"].append(f"on validation it names one class only ({said})")
+        row["flags"].append(said)
     note(f"  {setting.config.metric} on val {score:.3f}" + "".join(f"; {flag}" for flag in row["flags"]))
     return table
 

@@ -15,7 +15,10 @@ from dermlab.core.files import read_json
 if TYPE_CHECKING:
     from dermlab.evaluate.predictions import Predictions
 
-KEPT = ("epoch", "phase", "train_loss", "val_loss", "val_top1", "val_balanced_accuracy", "val_macro_f1", "val_auroc")
+KEPT = (
+    *("epoch", "phase", "train_loss", "val_loss", "val_top1", "val_balanced_accuracy", "val_macro_f1", "val_auroc"),
+    *("val_auprc", "val_quadratic_kappa"),
+)
 
 
 def read_trainings(

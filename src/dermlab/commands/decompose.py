@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import Field
 
-from dermlab.bench.config import Decomposition
+from dermlab.bench.config import Decomposition, Metric
 from dermlab.core import words
 from dermlab.core.errors import InputError
 
@@ -22,7 +22,7 @@ class DecomposeConfig(Decomposition):
         {}, description="candidates of several trainings: name, and the run folder of each seed"
     )
     out: Path = Field(description="folder to write decomposition.json into")
-    metric: Literal["top1", "balanced_accuracy", "macro_f1", "auroc"] = Field("top1", description="what is taken apart")
+    metric: Metric = Field("top1", description="what is taken apart")
     n_boot: int = Field(2000, ge=100, description="bootstrap replicates of the intervals")
     seed: int = Field(0, ge=0, description="of the bootstrap")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
     from dermlab.evaluate.predictions import Predictions
 
-SHOWN = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece", "brier", "kappa")
+FURTHER = ("brier", "kappa")
 
 
 class EvaluateConfig(Columns, Assessment):
@@ -84,7 +84,7 @@ class EvaluateResult:
             "",
         ]
         rows = []
-        for name in SHOWN:
+        for name in (*words.headline(metrics["kind"]), *FURTHER):
             always = name == "top3" and len(metrics["classes"]) <= ALL_OF_TOP3
             if metrics.get(name, {}).get("value") is not None and not always:
                 title, _, kind = words.metric_words(name)

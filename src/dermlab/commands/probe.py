@@ -43,7 +43,7 @@ class ProbeResult:
         unit = words.units_word(metrics["unit"], metrics["n"])
         groups = f"{words.count(metrics['n_groups'])} {words.groups_word(metrics['group_by'])}"
         lines.append(f"test: {n} {unit} of {groups}; val {self.probe.val_score:.3f}")
-        for name in ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece"):
+        for name in words.headline(metrics["kind"]):
             if metrics.get(name, {}).get("value") is not None:
                 title, _, kind = words.metric_words(name)
                 lines.append(

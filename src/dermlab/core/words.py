@@ -37,6 +37,11 @@ METRICS: dict[str, tuple[str, str, str]] = {
     "npv": ("negative predictive value", "NPV", "share"),
 }
 
+HEADLINES: dict[str, tuple[str, ...]] = {
+    "multilabel": ("auroc", "auprc", "macro_f1", "micro_f1", "label_accuracy", "ece"),
+    "ordinal": ("top1", "within_one", "balanced_accuracy", "quadratic_kappa", "auroc", "ece"),
+}
+
 _PLURALS = {"patient_id": "patients", "lesion_id": "lesions", "image_id": "photos", "site": "sites"}
 _UNITS = {"image": ("photo", "photos"), "lesion": ("lesion", "lesions"), "patient": ("patient", "patients")}
 
@@ -53,6 +58,11 @@ def metric_words(metric: str) -> tuple[str, str, str]:
         label, short, kind = METRICS[base]
         return f"{label} of {of_class}", f"{short} {of_class}", kind
     return metric.replace("_", " "), metric, "number"
+
+
+def headline(kind: str) -> tuple[str, ...]:
+    """Return the six metrics that say most of a kind of target, in the order in which they are shown."""
+    return HEADLINES.get(kind, ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece"))
 
 
 def intervals_sentence(metrics: Mapping[str, Any]) -> str:

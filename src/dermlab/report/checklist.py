@@ -373,6 +373,12 @@ def _ensembling(record: Json, parts: Mapping[str, Json]) -> str:
 
 
 def _measures(record: Json, parts: Mapping[str, Json]) -> str:
+    if record["data"].get("kind") == "multilabel":
+        return (
+            "AUROC, average precision and F1 of each label and their means over labels, sensitivity of each label at "
+            "its threshold chosen on val, calibration error; beside the labels' shares, the questionnaire alone and a "
+            "colour histogram"
+        )
     return (
         "top-1 and top-3 accuracy, balanced accuracy, macro-F1, AUROC (one against the rest, mean over classes), "
         "recall and confusion matrix by class, calibration error; beside the majority class, the questionnaire alone "
@@ -393,9 +399,9 @@ def _uncertainty(record: Json, parts: Mapping[str, Json]) -> str:
 def _performance(record: Json, parts: Mapping[str, Json]) -> str:
     metrics = _winner(record).get("metrics") or {}
     told = []
-    for name in ("top1", "balanced_accuracy", "macro_f1", "auroc", "ece"):
+    for name in words.headline(metrics.get("kind", "")):
         found = metrics.get(name) or {}
-        if found.get("value") is not None:
+        if name != "top3" and found.get("value") is not None:
             label, _, kind = words.metric_words(name)
             told.append(f"{label} {words.score(found['value'], kind)} ({words.span(found, kind)})")
     return "; ".join(told)
@@ -436,6 +442,8 @@ def _imbalance(record: Json, parts: Mapping[str, Json]) -> str:
 
 def _output(record: Json, parts: Mapping[str, Json]) -> str:
     text = "a probability for each class; the most probable one is the answer"
+    if record["data"].get("kind") == "multilabel":
+        text = "a probability for each label; each is called from a threshold of its own, chosen on val"
     if parts.get("calibration", {}).get("skipped") is None and "calibration" in parts:
         text += "; calibration before and after correction is in the report"
     if parts.get("referral", {}).get("skipped") is None and "referral" in parts:

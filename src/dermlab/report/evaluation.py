@@ -14,10 +14,10 @@ from dermlab.core.files import read_json, write_text
 from dermlab.report import html, parts, plots, provenance
 from dermlab.report.glossary import GLOSSARY
 
-HEADLINE = ("top1", "balanced_accuracy", "macro_f1", "auroc", "ece")
 LISTED = (
     *("top1", "top3", "balanced_accuracy", "macro_f1", "weighted_f1", "auroc", "auprc", "kappa", "quadratic_kappa"),
-    *("mean_absolute_error", "ece", "ece_equal_mass", "brier", "log_loss"),
+    *("within_one", "mean_absolute_error", "micro_auroc", "micro_f1", "subset_accuracy", "label_accuracy"),
+    *("hamming_loss", "ece", "ece_equal_mass", "brier", "log_loss"),
 )
 PER_CLASS = ("recall", "precision", "f1", "auroc", "auprc")
 # Words of a warning that says the figures may be wrong, not only that they are rough.
@@ -87,7 +87,11 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
         "split": metrics["split"],
         "sentence": _sentence(metrics, unit, groups),
         "notes": _notes([*([f"the {scaled}"] if scaled else []), *metrics["warnings"]]),
-        "tiles": [_tile(name, metrics[name]) for name in HEADLINE if _known(metrics.get(name))],
+        "tiles": [
+            _tile(name, metrics[name])
+            for name in words.headline(metrics.get("kind", ""))
+            if name != "top3" and _known(metrics.get(name))
+        ],
         "how": f"{metrics['interval']['level']:.0%} intervals: {words.intervals_sentence(metrics)}. The "
         "sections further down draw theirs anew, so that before and after, or groups, can be subtracted: the ends of "
         "one figure may differ a little there.",
@@ -122,6 +126,7 @@ def view(metrics: Json, further: Mapping[str, Json]) -> Json:
                 for name, found in metrics["per_class"].items()
             ],
         },
+        "labels": parts.labels_table(metrics),
         "classes": metrics["classes"],
         "cells": plots.confusion_cells(metrics.get("confusion_matrix") or []),
         "points": plots.reliability_points(metrics.get("reliability") or []),
@@ -142,7 +147,13 @@ def _sentence(metrics: Json, unit: str, groups: str) -> str:
     held = f" of {words.count(metrics['n_groups'])} {groups}" if metrics["n_groups"] < metrics["n"] else ""
     measured = f"On {words.count(metrics['n'])} {unit}{held}"
     if not _known(metrics["top1"]):
-        return f"{measured}, each class being a question of its own: the figures are below."
+        area, score = metrics["auroc"], metrics["macro_f1"]
+        return (
+            f"{measured}, each of {len(metrics['classes'])} labels being a question of its own: a case that has a "
+            f"label is ranked before one that has not with probability {words.score(area['value'], 'number')} "
+            f"({words.span(area, 'number')}; AUROC, the mean over labels), and the mean F1 of the labels is "
+            f"{words.score(score['value'], 'number')} ({words.span(score, 'number')})."
+        )
     chance = max((found["n"] for found in metrics["per_class"].values()), default=0) / max(metrics["n"], 1)
     commonest = max(metrics["per_class"], key=lambda name: metrics["per_class"][name]["n"])
     top1, balanced = metrics["top1"], metrics["balanced_accuracy"]

@@ -28,7 +28,7 @@ Json = dict[str, Any]
 CARD_FILE = "MODEL_CARD.md"
 INDEXED = {"top1": "accuracy", "balanced_accuracy": "balanced_accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
 """Our metric -> the Hub's name for it."""
-SHOWN = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece", "brier", "log_loss")
+FURTHER = ("brier", "log_loss")
 TOLD = ("leak", "subgroups", "calibration", "referral", "conformal", "hierarchy", "robustness", "unseen")
 TOLD_OF_RUNS = ("subgroups", "calibration", "hierarchy")
 STRICTEST_USE = USES[-1]
@@ -147,7 +147,7 @@ def model_card(record: Json, further: Mapping[str, Json], lineage: Lineage | Non
     sections = (
         _what_it_is(record, winner),
         _warned(told),
-        _use(use, data["classes"], data["group_by"], data["name"]),
+        _use(use, data["classes"], data.get("kind", ""), data["group_by"], data["name"]),
         _data(record),
         _terms(record, winner, lineage),
         _measured(winner["metrics"]),
@@ -254,7 +254,7 @@ def anonymous(warning: str) -> str:
     return re.sub(r" \((?:the first:|for one,) [^)]*(?:\)[^()]*)*\)", "", warning)
 
 
-def _use(use: str | None, classes: Sequence[str], group_by: str | None, data: str) -> list[str]:
+def _use(use: str | None, classes: Sequence[str], kind: str, group_by: str | None, data: str) -> list[str]:
     groups = words.groups_word(group_by)
     meant = f"Meant for {words.use_words(use)}" if use else "A person has to say for which use it is meant; if for care"
     return [
@@ -263,7 +263,8 @@ def _use(use: str | None, classes: Sequence[str], group_by: str | None, data: st
         f"{meant}, as a second opinion for people who can judge a skin lesion themselves. It is no medical device and "
         "makes no diagnosis.",
         "",
-        f"- It knows {len(classes)} classes and will name one of them for any photo, of whatever it is.",
+        f"- It knows {len(classes)} {'labels' if kind == 'multilabel' else 'classes'} and will name "
+        f"{'some or none' if kind == 'multilabel' else 'one'} of them for any photo, of whatever it is.",
         f"- It was tested on {groups} of the same source as those it learnt from ({escaped(data)}): other cameras, "
         "places and people may give other results, and nobody has measured them here.",
         "- Subgroups with few cases were too few to say anything about.",
@@ -340,7 +341,7 @@ def _measured(metrics: Json) -> list[str]:
     lines = ["## How good it is", "", f"On {analyses.measured(metrics)} that no training part held", ""]
     lines[2] += f" ({words.intervals_sentence(metrics)}):" if "interval" in metrics else ":"
     lines += ["| metric | value | 95% interval |", "|---|---|---|"]
-    for name in SHOWN:
+    for name in (*words.headline(metrics.get("kind", "")), *FURTHER):
         found = metrics.get(name) or {}
         if found.get("value") is not None:
             label, _, kind = words.metric_words(name)
@@ -398,7 +399,7 @@ def _run_card(folder: Path, further: Mapping[str, Json], waived: Sequence[str]) 
     sections = (
         _what_a_run_is(name, target, sidecar, models),
         _warned(told),
-        _use(None, sidecar["classes"], metrics["group_by"], data),
+        _use(None, sidecar["classes"], str(sidecar.get("kind", "")), metrics["group_by"], data),
         _data_of_run(data, made_from, metrics, models),
         _terms_of_run(made_from) + _table_of(lineage, STRICTEST_USE),
         _measured(metrics),

@@ -39,6 +39,8 @@ TITLES = {
     "label_efficiency": "How many labels it takes",
 }
 DIFFER = "levels differ"
+OF_LABEL = ("recall", "specificity", "auroc", "auprc")
+HALF = 0.5  # from where a label is called if val chose nothing
 VERDICTS = {"held": "good", "broken": "bad", "cannot tell": "unsure", "too few": "unsure"}
 
 
@@ -129,6 +131,24 @@ def table(caption: str, head: Sequence[str], rows: Sequence[Sequence[Any]], *, t
         for line in rows
     ]
     return {"kind": "table", "caption": caption, "head": heads, "rows": cells}
+
+
+def labels_table(metrics: Mapping[str, Any]) -> Json | None:
+    """Return the table of a multi-label ``metrics.json``, a row a label; None for other targets."""
+    if metrics.get("kind") != "multilabel":
+        return None
+    thresholds = metrics.get("thresholds") or {}
+    rows = [
+        [
+            name,
+            words.count(found["n"]),
+            words.score(thresholds.get(name, HALF), "number"),
+            *(written(found[key], words.metric_words(key)[2]) for key in OF_LABEL),
+        ]
+        for name, found in metrics["per_class"].items()
+    ]
+    heads = ["Label", "n", "Threshold", "Sensitivity", "Specificity", "AUROC", "Average precision"]
+    return table("Labels", heads, rows)
 
 
 def text(*sentences: str) -> Json:

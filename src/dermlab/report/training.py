@@ -13,7 +13,6 @@ Json = dict[str, Any]
 WIDTH, HEIGHT = 300.0, 170.0
 BAR, GAP, TALL = 74.0, 26.0, 220.0
 CUT = 3.0  # times the median loss beyond which a curve is cut off, so that a divergence does not flatten the others
-METRIC_KEYS = ("top1", "balanced_accuracy", "macro_f1", "auroc")
 
 
 def screening(part: Json) -> Json:
@@ -86,7 +85,7 @@ def recipes(part: Json) -> Json:
 
 def training(part: Json) -> Json:
     """Return every candidate's learning curves, a figure of small charts, and a table with a row a training."""
-    metric = part["metric"] if part["metric"] in METRIC_KEYS else "top1"
+    metric = part["metric"]
     label, _, kind = words.metric_words(metric)
     grouped: dict[tuple[str, str], list[Json]] = {}
     for run in part["runs"]:

@@ -9,7 +9,6 @@ from dermlab.core import words
 from dermlab.report import checklist, parts, plots
 from dermlab.report.glossary import GLOSSARY
 
-COLUMNS = ("top1", "top3", "balanced_accuracy", "macro_f1", "auroc", "ece")
 SYMBOLS = {"GO": "✓", "NO-GO": "✕", "CANNOT TELL": "≈", "WINNER": "★", "NO WINNER": "✕"}
 TONES = {"GO": "go", "NO-GO": "no-go", "CANNOT TELL": "cannot-tell", "WINNER": "winner", "NO WINNER": "no-go"}
 VERDICT_TONES = {"viable": "good", "viable with conditions": "unsure", "blocked": "bad", "unknown": "bad"}
@@ -97,7 +96,7 @@ def view(record: Json, pictures: Mapping[str, str], further: Mapping[str, Json])
 
 def _columns(data: Json) -> list[str]:
     """Return the leaderboard's metrics; of three classes the first three are all there are."""
-    return [key for key in COLUMNS if key != "top3" or len(data["classes"]) > parts.ALL_OF_TOP3]
+    return [key for key in words.headline(data["kind"]) if key != "top3" or len(data["classes"]) > parts.ALL_OF_TOP3]
 
 
 def _asked(record: Json) -> Json:
@@ -105,10 +104,12 @@ def _asked(record: Json) -> Json:
     n = len([item for item in record["candidates"] if item["kind"] != "floor"])
     label = words.metric_words(asked["metric"])[0]
     groups = words.groups_word(data["group_by"])
+    what = f"tell {len(data['classes'])} classes of {data['target']!r} apart"
+    if data["kind"] == "multilabel":
+        what = f"say which of the {len(data['classes'])} labels of {data['target']!r} a photo has"
     sentence = (
-        f"Which of {words.plural(n, 'candidate')} should be used to tell {len(data['classes'])} classes of "
-        f"{data['target']!r} apart on {data['name']}, judged by {label}, and may it go into "
-        f"{words.use_words(asked['use'])}?"
+        f"Which of {words.plural(n, 'candidate')} should be used to {what} on {data['name']}, judged by {label}, and "
+        f"may it go into {words.use_words(asked['use'])}?"
     )
     if record["baseline"]:
         sentence += f" To be worth a change it must be {_margin(asked)} {record['baseline']['name']!r}."
@@ -396,6 +397,7 @@ def _subject(item: Json, data: Json, pictures: Mapping[str, str]) -> Json:
         "recall": recall,
         "recall_axis": plots.axis([0.0, 1.0]),
         "ece": item["metrics"].get("ece") or None,
+        "labels": parts.labels_table(item["metrics"]),
         "mistakes": [{**mistake, "uri": pictures.get(mistake["image_id"])} for mistake in item["mistakes"]],
     }
 
