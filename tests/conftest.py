@@ -43,3 +43,36 @@ def _progress_speaks() -> None:
     from dermlab.core import progress
 
     progress.set_quiet(False)
+
+
+@pytest.fixture(scope="session")
+def histogram_run(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished probe of nobody's weights on the synthetic clinic."""
+    return _probe(clinic, "histogram", tmp_path_factory.mktemp("runs") / "histogram")
+
+
+@pytest.fixture(scope="session")
+def own_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An encoder folder as pretraining leaves it, whose card says that its weights have seen HAM10000."""
+    from dermlab.models import create_encoder
+    from dermlab.pretrain.export import export_encoder
+
+    folder = tmp_path_factory.mktemp("own") / "encoder"
+    encoder, _ = create_encoder("timm:test_resnet+random", size_px=32)
+    said = {"cautions": ["trained for two minutes"], "told": "made in a test"}
+    return export_encoder(encoder, folder, name="own weights", made_from=["ham10000"], **said)
+
+
+@pytest.fixture(scope="session")
+def encoder_run(clinic: Path, own_encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished probe on that encoder."""
+    return _probe(clinic, str(own_encoder), tmp_path_factory.mktemp("runs") / "encoder")
+
+
+def _probe(clinic: Path, encoder: str, out: Path) -> Path:
+    from dermlab.adapt.config import HeadConfig, ProbeSettings
+    from dermlab.adapt.probe import run_probe
+    from dermlab.data.dataset import Dataset
+
+    settings = ProbeSettings(encoder=encoder, head=HeadConfig(kind="linear"), split="main", n_boot=100)
+    return run_probe(Dataset.open(clinic), settings, out).path

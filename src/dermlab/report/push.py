@@ -1,8 +1,9 @@
 """A run for the Hugging Face Hub: which files go, under which terms, and the sending itself.
 
 What goes is named, what is not named stays: weights (a frozen encoder's too, if it was made here), how photos are
-prepared, the names of the classes, the metrics and the model card. Predictions, the lists of what a model has seen, photos, logs and paths of this machine never go, and a
-text that holds the id of a photo or of a patient goes without it.
+prepared, the names of the classes, the metrics and the model card. Predictions, the lists of what a model has seen,
+photos, logs and paths of this machine never go, and a text that holds the id of a photo or of a patient goes without
+it.
 """
 
 from __future__ import annotations
