@@ -303,7 +303,7 @@ class _Training:
         self.place = folder.path / "checkpoints"
         self.model, self.backbone = build_method(settings)
         self.model = self.model.to(runtime.device)
-        self.init_card, self.init_lineage = self.backbone.licence_card, self.backbone.lineage
+        self.init_lineage = list(self.backbone.lineage)
         assert settings.cache_px is not None
         recipes = [PixelRecipe(size_px=settings.cache_px, fit="short"), self.backbone.preprocess.recipe()]
         self.pixels: Pixels
@@ -601,7 +601,7 @@ class _Training:
             epoch = record["epoch"]
         made_from = data_cards(datasets)
         if settings.from_encoder is not None:
-            made_from += [self.init_card or settings.from_encoder, *self.init_lineage]
+            made_from += self.init_lineage or [settings.from_encoder]
         if settings.method == "panderm":
             made_from.append(self.model._teacher[0].card or settings.teacher)
         start = settings.from_encoder or f"{settings.network}, random weights"
