@@ -12,12 +12,16 @@ import pandas as pd
 import pytest
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
+from dermlab.adapt.config import HeadConfig, ProbeSettings
+from dermlab.adapt.probe import run_probe
 from dermlab.bench.bakeoff import BakeoffResult, run_bakeoff
 from dermlab.bench.candidates import collapsed, confident_mistakes
 from dermlab.bench.config import BakeoffConfig
 from dermlab.commands.bakeoff import table
 from dermlab.core.config import validate
 from dermlab.core.errors import InputError
+from dermlab.data.dataset import Dataset
+from dermlab.evaluate.assessment import PARTS
 from dermlab.evaluate.predictions import Predictions
 from dermlab.report.html import write_report
 
@@ -31,8 +35,9 @@ def config(data: Path, **over: Any) -> BakeoffConfig:
 @pytest.fixture(scope="module")
 def signs(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> BakeoffResult:
     out = tmp_path_factory.mktemp("signs")
-    first = run_bakeoff(config(clinic, target="signs", heads=["linear"]), out / "first")
-    return run_bakeoff(config(clinic, target="signs", baseline=first.folder / "runs" / "majority"), out / "second")
+    floor = ProbeSettings(head=HeadConfig(kind="majority"), target="signs", n_boot=100)
+    run_probe(Dataset.open(clinic), floor, out / "floor")
+    return run_bakeoff(config(clinic, target="signs", baseline=out / "floor"), out / "bakeoff")
 
 
 def rows(result: BakeoffResult) -> dict[str, dict[str, str]]:
@@ -148,7 +153,8 @@ def test_what_a_target_cannot_use_is_refused_in_one_line(
 def test_ranks_are_chosen_by_their_kappa_and_shown_with_it(clinic: Path, tmp_path: Path) -> None:
     from sklearn.metrics import cohen_kappa_score
 
-    asked = config(clinic, target="severity", metric="quadratic_kappa", heads=["linear"], ensemble=False)
+    changes = {"heads": ["linear"], "ensemble": False, "assessment": {"skip": PARTS}}
+    asked = config(clinic, target="severity", metric="quadratic_kappa", **changes)
     result = run_bakeoff(asked, tmp_path / "out")
     outcome = next(item for item in result.outcomes if item.name == "histogram-linear")
     found = pd.read_parquet(result.folder / outcome.run / "predictions.parquet")
