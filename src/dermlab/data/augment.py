@@ -2,13 +2,14 @@
 
 The parameters of a view depend on ``(seed, epoch, image, view)`` and on nothing else: not on the batch, the thread,
 the order or a resume. They are drawn for a whole batch at once, as arrays, so that an executor on any device can apply
-them; the one here works photo by photo with OpenCV, which lets go of Python's lock, so threads scale.
+them; the one here works photo by photo with OpenCV, which lets go of Python's lock, so threads scale. The one for whole
+batches on a graphics card is :mod:`dermlab.data.device_views`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import cv2
@@ -31,6 +32,9 @@ OPERATIONS = ("autocontrast", "equalise", "posterise", "solarise", "sharpen", "b
 
 _GREY = np.array([0.299, 0.587, 0.114])
 _TO_GREY = np.tile(_GREY, (3, 1))
+# Hues are turned about the grey axis in YIQ, the way analogue television did.
+_TO_YIQ = np.array([_GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+_FROM_YIQ = np.linalg.inv(_TO_YIQ)
 
 
 class Augmentation(Config):
@@ -135,6 +139,33 @@ class Views:
 
     def matrices(self) -> np.ndarray:
         """Return (B, 2, 3) float64: a view's (column, row, 1) → the photo's (column, row); pixel centres are whole."""
+        return self._matrices
+
+    @cached_property
+    def turned(self) -> np.ndarray:
+        """(B,) bool, whether the view is more than an upright crop, so that its matrix must be followed."""
+        moved = False if self.shifts is None else self.shifts.any(1)
+        return (self.degrees != 0) | moved
+
+    @cached_property
+    def shrinks(self) -> np.ndarray:
+        """(B,) int64, how many of the photo's pixels, a side, become one; from 2 on they are averaged first."""
+        width, height = self.boxes[:, 2], self.boxes[:, 3]
+        turned = np.sqrt(np.abs(np.linalg.det(self._matrices[:, :, :2]))).astype(np.int64)
+        return np.where(self.turned, turned, np.minimum(width, height) // self.size_px)
+
+    @cached_property
+    def tints(self) -> np.ndarray | None:
+        """(B, 3, 3) float64, what saturation and hue do to RGB; None without ``colours``."""
+        return None if self.colours is None else tints(self.colours)
+
+    @cached_property
+    def recoloured(self) -> np.ndarray:
+        """(B,) bool, whether ``colours`` changes anything."""
+        return np.zeros(len(self), bool) if self.colours is None else (self.colours != (1.0, 1.0, 1.0, 0.0)).any(1)
+
+    @cached_property
+    def _matrices(self) -> np.ndarray:
         left, top, width, height = self.boxes.T.astype(float)
         turn = np.deg2rad(self.degrees)
         sign = np.where(self.flips, -1.0, 1.0)
@@ -257,65 +288,159 @@ def render(image: np.ndarray, views: Views, place: int, out: np.ndarray) -> None
         image: (H, W, 3) uint8.
         views: drawn for photos of this size among others.
         place: which of the views.
-        out: (S, S, 3), filled; uint8, or float32 in the same range 0 to 255 without rounding, which is also the faster.
+        out: (S, S, 3), filled; uint8, or float32 in the same range 0 to 255 without rounding. Without blur float32 is
+            the faster, with blur uint8.
     """
+    if out.dtype == np.uint8:
+        render_all(image, views, place, out[None])
+        return
+    if views.turned[place]:
+        _rotate(image, views.matrices()[place], views.size_px, out)
+    else:
+        cv2.resize(_cropped(image, views, place).astype(np.float32), (views.size_px, views.size_px), dst=out)
+    _recolour(views, place, out)
+
+
+def render_all(image: np.ndarray, views: Views, first: int, out: np.ndarray) -> None:
+    """Apply successive views to one photo with OpenCV in 8 bits throughout; what they share is made once.
+
+    Each step rounds: a view lies within a grey level or two of :func:`render`'s float32.
+
+    Args:
+        image: (H, W, 3) uint8.
+        views: drawn for photos of this size among others.
+        first: the place of the first of them among the views.
+        out: (n, S, S, 3) uint8, filled with views ``first`` to ``first + n - 1``.
+    """
+    size = views.size_px
+    four = None
+    for place, made in enumerate(out, first):
+        if not views.turned[place]:
+            cv2.resize(_cropped(image, views, place), (size, size), dst=made)
+        elif views.shrinks[place] >= 2:
+            _rotate(image, views.matrices()[place], size, made)
+        else:
+            four = cv2.cvtColor(image, cv2.COLOR_RGB2RGBA) if four is None else four
+            _warp(four, views.matrices()[place], size, made)
+        _recolour_bytes(views, place, made)
+
+
+def _cropped(image: np.ndarray, views: Views, place: int) -> np.ndarray:
+    """Return an upright view's part of the photo, mirrored, and averaged where it shrinks much."""
     left, top, width, height = views.boxes[place].tolist()
     across, down = views.flips[place].tolist()
-    degrees = float(views.degrees[place])
-    size = views.size_px
-    if degrees or (views.shifts is not None and views.shifts[place].any()):
-        _rotate(image, views.matrices()[place], size, out)
-        _recolour(views, place, out)
-        return
     crop = image[top : top + height, left : left + width]
     if across or down:
         crop = cv2.flip(crop, -1 if across and down else int(across))
     # Bilinear looks at four pixels: where more than four become one, they are averaged first.
-    shrink = min(height, width) // size
+    shrink = int(views.shrinks[place])
     if shrink >= 2:
         crop = cv2.resize(crop, (width // shrink, height // shrink), interpolation=cv2.INTER_AREA)
-    cv2.resize(crop if out.dtype == np.uint8 else crop.astype(np.float32), (size, size), dst=out)
-    _recolour(views, place, out)
+    return crop
 
 
 def _recolour(views: Views, place: int, out: np.ndarray) -> None:
-    """Apply a view's colours, operations and erased rectangle to the pixels in place."""
-    if views.operations is not None and views.strengths is not None:
-        pixels = out if out.dtype == np.uint8 else np.rint(out).clip(0, 255).astype(np.uint8)
-        for code, strength in zip(views.operations[place].tolist(), views.strengths[place].tolist(), strict=True):
-            pixels = _operate(pixels, OPERATIONS[code], strength)
-        out[...] = pixels
+    """Apply a view's operations, colours and erased rectangle to float32 pixels in place."""
+    if views.operations is not None:
+        out[...] = _operated(views, place, np.rint(out).clip(0, 255).astype(np.uint8))
     if views.colours is not None:
-        matrix = colour_matrix(views.colours[place], float(np.dot(cv2.mean(out)[:3], _GREY)))
-        out[...] = np.clip(cv2.transform(out.astype(np.float32), matrix), 0, 255)
+        out[...] = np.clip(cv2.transform(out, _colour_matrix_of(views, place, out)), 0, 255)
     if views.greys is not None and views.greys[place]:
-        out[...] = cv2.transform(out.astype(np.float32), _TO_GREY)
+        out[...] = cv2.transform(out, _TO_GREY)
     if views.blurs is not None and views.blurs[place]:
         out[...] = cv2.GaussianBlur(out, (0, 0), float(views.blurs[place]))
     if views.solarised is not None and views.solarised[place]:
-        np.subtract(255, out, out=out, where=out >= 128)
+        np.minimum(out, 255 - out, out=out)  # what lies above the middle is turned over
+    _erase(views, place, out)
+
+
+def _recolour_bytes(views: Views, place: int, out: np.ndarray) -> None:
+    """Do what :func:`_recolour` does to uint8 pixels, in place and without leaving 8 bits."""
+    if views.operations is not None:
+        out[...] = _operated(views, place, out)
+    if views.recoloured[place]:
+        cv2.transform(out, _colour_matrix_of(views, place, out), dst=out)
+    is_grey = views.greys is not None and bool(views.greys[place])
+    # A grey view has one channel to blur and not three.
+    pixels = cv2.cvtColor(out, cv2.COLOR_RGB2GRAY) if is_grey else out
+    if views.blurs is not None and views.blurs[place]:
+        kernel = gaussian_kernel(float(views.blurs[place]))
+        if len(kernel) > 1:
+            cv2.sepFilter2D(pixels, -1, kernel, kernel, dst=pixels)
+    if views.solarised is not None and views.solarised[place]:
+        cv2.min(pixels, cv2.bitwise_not(pixels), dst=pixels)
+    if is_grey:
+        cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB, dst=out)
+    _erase(views, place, out)
+
+
+def _operated(views: Views, place: int, pixels: np.ndarray) -> np.ndarray:
+    assert views.operations is not None
+    assert views.strengths is not None
+    for code, strength in zip(views.operations[place].tolist(), views.strengths[place].tolist(), strict=True):
+        pixels = _operate(pixels, OPERATIONS[code], strength)
+    return pixels
+
+
+def _erase(views: Views, place: int, out: np.ndarray) -> None:
     if views.erased is not None and views.erased[place, 2]:
         left, top, width, height = views.erased[place].tolist()
         out[top : top + height, left : left + width] = 128
 
 
-def colour_matrix(factors: np.ndarray, mean_grey: float) -> np.ndarray:
+def _colour_matrix_of(views: Views, place: int, pixels: np.ndarray) -> np.ndarray:
+    assert views.colours is not None
+    assert views.tints is not None
+    return colour_matrix(views.colours[place], float(np.dot(cv2.mean(pixels)[:3], _GREY)), views.tints[place])
+
+
+def colour_matrix(factors: np.ndarray, mean_grey: float, tint: np.ndarray | None = None) -> np.ndarray:
     """Return brightness, contrast, saturation and hue, in this order, as one affine map of RGB, float64 (3, 4).
 
     Args:
         factors: (4,) factors of the first three and the hue's turn as a share of the circle.
         mean_grey: mean grey value of the view before.
+        tint: (3, 3), the factors' :func:`tints` where they are known.
     """
-    brightness, contrast, saturation, hue = factors.tolist()
-    grey = np.broadcast_to(_GREY, (3, 3))
-    turn = 2 * np.pi * hue
-    # Rotation about the grey axis in YIQ, the way analogue television turned hues.
-    to_yiq = np.array([_GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
-    rotation = np.array([[1, 0, 0], [0, np.cos(turn), -np.sin(turn)], [0, np.sin(turn), np.cos(turn)]])
-    colour = np.linalg.inv(to_yiq) @ rotation @ to_yiq @ (saturation * np.eye(3) + (1 - saturation) * grey)
+    brightness, contrast = factors[:2].tolist()
+    colour = tints(factors) if tint is None else tint
     linear = colour * (contrast * brightness)
     bias = colour @ np.full(3, (1 - contrast) * brightness * mean_grey)
     return np.concatenate([linear, bias[:, None]], axis=1)
+
+
+def tints(factors: np.ndarray) -> np.ndarray:
+    """Return what saturation and hue do to RGB, float64 (..., 3, 3); grey stays as it is.
+
+    Args:
+        factors: (..., 4) as those of :func:`colour_matrix`.
+    """
+    saturation = factors[..., 2, None, None]
+    turn = 2 * np.pi * factors[..., 3]
+    rotation = np.zeros((*factors.shape[:-1], 3, 3))
+    rotation[..., 0, 0] = 1
+    rotation[..., 1, 1] = rotation[..., 2, 2] = np.cos(turn)
+    rotation[..., 2, 1] = np.sin(turn)
+    rotation[..., 1, 2] = -rotation[..., 2, 1]
+    found: np.ndarray = _FROM_YIQ @ rotation @ _TO_YIQ @ (saturation * np.eye(3) + (1 - saturation) * _TO_GREY)
+    return found
+
+
+def gaussian_kernel(sigma: float) -> np.ndarray:
+    """Return a Gaussian in whole 256ths that sum to 1, float64 (k,), k odd; tails that round to nothing are cut.
+
+    OpenCV filters 8-bit pixels by kernels of such numbers. Rounded one by one they would sum to a little more or less
+    than 1, and each blur would make the view lighter or darker; here the middle takes up what is missing.
+
+    Args:
+        sigma: standard deviation in pixels, above 0.
+    """
+    reach = int(np.ceil(3 * sigma))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    whole = np.rint(256 * weights / weights.sum())
+    whole = whole[np.flatnonzero(whole)[0] : np.flatnonzero(whole)[-1] + 1]
+    whole[len(whole) // 2] += 256 - whole.sum()
+    return whole / 256
 
 
 def _operate(pixels: np.ndarray, operation: str, strength: float) -> np.ndarray:
@@ -357,9 +482,13 @@ def _rotate(image: np.ndarray, matrix: np.ndarray, size: int, out: np.ndarray) -
         scale = np.array([image.shape[1] / width, image.shape[0] / height])
         matrix = matrix * scale[:, None]
         matrix[:, 2] += (scale - 1) / 2
-    # OpenCV turns four channels in half the time it needs for three.
+    _warp(cv2.cvtColor(image, cv2.COLOR_RGB2RGBA), matrix, size, out)
+
+
+def _warp(image: np.ndarray, matrix: np.ndarray, size: int, out: np.ndarray) -> None:
+    """Fill a view from a photo of four channels, which OpenCV turns in half the time it needs for three."""
     turned = cv2.warpAffine(
-        cv2.cvtColor(image, cv2.COLOR_RGB2RGBA),
+        image,
         matrix,
         (size, size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
