@@ -10,7 +10,10 @@ import sys
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-SCRIPTS = ("training_batches.py", "embed.py", "neighbours.py", "scaling.py", "bootstrap.py", "label_efficiency.py")
+SCRIPTS = (
+    *("training_batches.py", "embed.py", "finetune.py", "neighbours.py", "scaling.py", "bootstrap.py"),
+    "label_efficiency.py",
+)
 
 
 def main() -> int:
