@@ -268,7 +268,7 @@ def _leak(setting: Setting, winner: Outcome | None, findings: Sequence[Finding])
     if not leak:
         return None
     if setting.dataset.card.target(setting.target).kind == "multilabel":
-        return {"skipped": "what leaking columns are worth is measured for one answer a case, and there are labels"}
+        return {"skipped": "what leaking columns are worth is measured for one answer a case, not for several labels"}
     config = setting.config
     how: dict[str, Any] = {"n_boot": config.n_boot, "seed": config.seed}
     models = [measure_leak(setting.dataset, setting.target, setting.split, leak, **how)]

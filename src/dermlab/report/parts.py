@@ -143,7 +143,7 @@ def labels_table(metrics: Mapping[str, Any]) -> Json | None:
             name,
             words.count(found["n"]),
             words.score(thresholds.get(name, HALF), "number"),
-            *(written(found[key], words.metric_words(key)[2]) for key in OF_LABEL),
+            *(written(found.get(key), words.metric_words(key)[2]) for key in OF_LABEL),
         ]
         for name, found in metrics["per_class"].items()
     ]
