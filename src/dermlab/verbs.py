@@ -45,6 +45,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("robustness",): "robustness",
     ("unseen",): "unseen",
     ("bakeoff",): "bakeoff",
+    ("suite",): "suite",
     ("decompose",): "decompose",
     ("report",): "report",
     ("push",): "push",
