@@ -71,6 +71,7 @@ class ProbeResult:
         path: the run folder.
         metrics: the content of ``metrics.json``.
         val_score: the choosing metric on val, averaged over folds and repeats.
+        val_metric: its name; of log_loss the lower is the better; "" in runs of an older dermlab.
         converged: whether every head says so.
         warnings: what a reader of the figures has to know.
         seconds: embedding, fitting and predicting, without what was known before.
@@ -84,6 +85,7 @@ class ProbeResult:
     warnings: tuple[str, ...]
     seconds: float
     images_per_second: float
+    val_metric: str = ""
 
     def predictions(self) -> Predictions:
         """Read the run's predictions table."""
@@ -197,6 +199,7 @@ def run_probe(
     found = case_sets(predictions, "val")
     folder.finish(
         val_score=Evaluation(found.sets, [settings.metric]).value()[settings.metric],
+        val_metric=settings.metric,
         converged=all(report["converged"] for report in reports),
         warnings=metrics["warnings"],
         seconds=seconds,
@@ -234,6 +237,7 @@ def read_probe(path: str | Path) -> ProbeResult:
         path=path,
         metrics=read_json(path / "metrics.json"),
         val_score=done["val_score"] if done["val_score"] is not None else float("nan"),
+        val_metric=done.get("val_metric", ""),
         converged=done["converged"],
         warnings=tuple(done["warnings"]),
         seconds=done["seconds"],

@@ -42,7 +42,8 @@ class ProbeResult:
         n = words.count(metrics["n"])
         unit = words.units_word(metrics["unit"], metrics["n"])
         groups = f"{words.count(metrics['n_groups'])} {words.groups_word(metrics['group_by'])}"
-        lines.append(f"test: {n} {unit} of {groups}; val {self.probe.val_score:.3f}")
+        chosen = f" {words.metric_words(self.probe.val_metric)[0]}" if self.probe.val_metric else ""
+        lines.append(f"test: {n} {unit} of {groups}; val{chosen} {self.probe.val_score:.3f}")
         for name in words.headline(metrics["kind"]):
             if metrics.get(name, {}).get("value") is not None:
                 title, _, kind = words.metric_words(name)
@@ -57,6 +58,7 @@ class ProbeResult:
         return {
             "run": probe.path,
             "val_score": probe.val_score,
+            "val_metric": probe.val_metric,
             "converged": probe.converged,
             "warnings": probe.warnings,
             "seconds": probe.seconds,
