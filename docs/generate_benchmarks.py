@@ -22,8 +22,8 @@ IMAGES = Path(__file__).parent / "images"
 HEAD = """# Benchmarks
 
 Written by `docs/generate_benchmarks.py` from the folders that `dermlab suite` wrote. A suite is a file of
-`configs/suites` that names tasks, protocol and published numbers; [Run a published benchmark](how-to/suites.md) says how
-to run one. Every value is on test, with a 95% interval over patients (else lesions, else photos); a mean is only over
+`configs/suites` that names tasks, protocol and published numbers; [Run a published benchmark](how-to/suites.md) says
+how to run one. Every value is on test, with a 95% interval over patients (else lesions, else photos); a mean is only over
 the tasks that all models of a table have, and says over how many.
 """
 
@@ -41,7 +41,9 @@ def diagrams(folder: Path) -> list[str]:
     """Copy a suite's diagrams and return the lines that show them."""
     record = read_results(folder)
     wanted = [
-        (f"Mean ranks over tasks: {table['method']}", table["diagram"]) for table in record["tables"] if table["diagram"]
+        (f"Mean ranks over tasks: {table['method']}", table["diagram"])
+        for table in record["tables"]
+        if table["diagram"]
     ]
     for task in record["tasks"]:
         wanted += [(text, file) for text, file in (task.get("resolution") or {}).get("figures", [])]
@@ -63,6 +65,4 @@ def page(folders: list[Path]) -> str:
 
 
 if __name__ == "__main__":
-    given = [Path(name) for name in sys.argv[1:]]
-    write_text(PAGE, page(given))
-    print(f"wrote {PAGE.name} from {words.plural(len(given), 'folder')}")
+    write_text(PAGE, page([Path(name) for name in sys.argv[1:]]))
