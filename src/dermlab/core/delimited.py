@@ -49,8 +49,17 @@ def find_delimiter(text: str) -> str:
     return max(DELIMITERS, key=re.sub(r'"[^"]*"', "", header).count)
 
 
-def read_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def read_rows(
+    path: Path, text: str, delimiter: str, *, ragged: list[tuple[int, str]] | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the line (1 is the first) and the values of each row that is not blank, the header first.
+
+    Args:
+        path: the file, for messages.
+        text: its content.
+        delimiter: what separates its columns.
+        ragged: where given, a row with more or fewer values than the header is left out and added here with its line
+            and what is wrong, instead of an error.
 
     Raises:
         InputError: naming file and line, where a row has more or fewer values than the header, or a quote never ends.
@@ -69,7 +78,11 @@ def read_rows(path: Path, text: str, delimiter: str) -> Iterator[tuple[int, list
             if len(row) > width and not any(value.strip() for value in row[width:]):
                 del row[width:]
             if len(row) != width:
-                raise InputError.at(path, f"has {len(row)} values where the header has {width} columns", row=line)
+                fault = f"has {len(row)} values where the header has {width} columns"
+                if ragged is None:
+                    raise InputError.at(path, fault, row=line)
+                ragged.append((line, fault))
+                continue
             yield line, row
     except csv.Error as error:
         raise InputError.at(path, f"not a line of delimited text ({error})", row=reader.line_num) from None

@@ -105,6 +105,7 @@ def read_table(
     delimiter: str | None = None,
     encoding: str | None = None,
     missing_values: Sequence[str] = (),
+    ragged: list[tuple[int, str]] | None = None,
 ) -> Table:
     """Read a CSV, TSV, JSON Lines, Parquet or Excel file.
 
@@ -113,6 +114,8 @@ def read_table(
         delimiter: of a text file; None finds it among comma, semicolon, tab and bar.
         encoding: of a text file; None is UTF-8 or UTF-16 by its mark, else UTF-8, else Windows-1252 (with a note).
         missing_values: texts that mean a missing value, besides :data:`MISSING`.
+        ragged: of a text file; where given, rows that are longer or shorter than the header are left out and added here
+            with their line and what is wrong, instead of an error.
 
     Raises:
         InputError: naming file and line where it is not a table.
@@ -128,7 +131,7 @@ def read_table(
     elif extension == ".jsonl":
         table = _read_json_lines(path, read_text(path, encoding)[0])
     else:
-        table = _read_text(path, delimiter, encoding)
+        table = _read_text(path, delimiter, encoding, ragged)
     if len(table.frame) == 0:
         raise InputError(f"{path}: the table has no row below its header")
     blank = {*MISSING, *(value.strip() for value in missing_values)}
@@ -140,7 +143,7 @@ def read_table(
     return Table(path, frame, table.lines, table.notes)
 
 
-def _read_text(path: Path, delimiter: str | None, encoding: str | None) -> Table:
+def _read_text(path: Path, delimiter: str | None, encoding: str | None, ragged: list[tuple[int, str]] | None) -> Table:
     text, notes = read_text(path, encoding)
     if delimiter is None:
         delimiter = find_delimiter(text)
@@ -152,7 +155,7 @@ def _read_text(path: Path, delimiter: str | None, encoding: str | None) -> Table
     rows: list[list[str]] = []
     lines: list[int] = []
     chunks: list[pd.DataFrame] = []
-    for line, row in read_rows(path, text, delimiter):
+    for line, row in read_rows(path, text, delimiter, ragged=ragged):
         if not header:
             header = [name.strip() for name in row]
             _refuse_repeated_names(path, header)
