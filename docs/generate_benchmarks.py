@@ -23,8 +23,8 @@ HEAD = """# Benchmarks
 
 Written by `docs/generate_benchmarks.py` from the folders that `dermlab suite` wrote. A suite is a file of
 `configs/suites` that names tasks, protocol and published numbers; [Run a published benchmark](how-to/suites.md) says
-how to run one. Every value is on test, with a 95% interval over patients (else lesions, else photos); a mean is only over
-the tasks that all models of a table have, and says over how many.
+how to run one. Every value is on test, with a 95% interval over patients (else lesions, else photos); a mean is only
+over the tasks that all models of a table have, and says over how many.
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from dermlab.adapt.finetune.run import FittedFinetune
+from dermlab.bench.config import BakeoffConfig
 from dermlab.bench.suites.config import Published, PublishedValue, Suite, read_suite, suite_names
 from dermlab.bench.suites.data import how_to_get, make_split
 from dermlab.bench.suites.results import CANNOT_TELL, HIGHER, LOWER, OTHER_CASES, averages, beside, verdict
-from dermlab.bench.suites.run import Request, run_suite
-from dermlab.bench.suites.work import evaluator_scores
+from dermlab.bench.suites.run import Request, run_suite, select
+from dermlab.bench.suites.work import evaluator_scores, with_recipe_paths
 from dermlab.cli import main
 from dermlab.core.config import validate
 from dermlab.core.errors import InputError
@@ -31,7 +33,7 @@ from dermlab.evaluate.predictions import Predictions
 from dermlab.evaluate.summary import summarise
 from dermlab.features.extract import embed
 from dermlab.licensing import card
-from dermlab.report.suite import write_suite
+from dermlab.report.suite import as_markdown, write_suite
 
 RANDOM = "timm:test_vit+random"
 TINY: dict[str, Any] = {
@@ -579,3 +581,49 @@ def test_a_dry_run_tells_disk_and_hours_and_touches_nothing(
     assert "photos/s" in said
     assert "ask the clinic for it" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_bakeoff_suite_takes_other_encoders_and_recipes() -> None:
+    suite = read_suite("gen2a")
+    given = Request(data={"clinic": Path(__file__).parent}, encoders=("histogram",))
+    laid = select(suite, given).suite.bakeoff
+    assert laid is not None
+    assert laid["encoders"] == ["histogram"]
+    assert laid["decomposition"]["baseline"] == "resnet50 rmsprop"
+    two = tuple(suite.known_recipes()[name] for name in ("resnet50-rmsprop", "resnet50-adamw"))
+    laid = select(suite, Request(data=given.data, recipes=two)).suite.bakeoff
+    assert laid is not None
+    assert [item["name"] for item in laid["candidates"]] == ["resnet50 rmsprop", "resnet50 adamw"]
+    assert laid["decomposition"] is None  # it names candidates that are not asked for
+    config = BakeoffConfig(**{**with_recipe_paths(laid), "data": "anywhere"})
+    assert [item.label for item in config.candidates] == ["resnet50 rmsprop", "resnet50 adamw"]
+
+
+def test_a_bakeoff_suite_runs_on_a_clinic_with_a_questionnaire(clinic: Path, tmp_path: Path) -> None:
+    shutil.copytree(clinic, tmp_path / "clinic")
+    bakeoff = {"use": "research", "encoders": ["histogram"], "heads": ["linear"], "ensemble": False}
+    protocol = {"seeds": [17], "metric": "top1", "metrics": ["top1", "top3"], "n_boot": 100}
+    suite = tiny(bakeoff=bakeoff, protocol=protocol, encoders=[], tasks=TINY["tasks"][:1])
+    record = run_suite(suite, Request(data={"clinic": tmp_path / "clinic"}, device="cpu"), tmp_path / "out")
+    rows = {row["model"]: row for row in record["rows"]}
+    assert {"histogram-linear", "majority", "questionnaire"} <= set(rows)
+    assert rows["questionnaire"]["floor"]
+    assert (tmp_path / "out" / record["tasks"][0]["bakeoff"]).is_file()
+    assert record["tasks"][0]["bakeoff"] in write_suite(tmp_path / "out").read_text(encoding="utf-8")
+
+
+def test_the_suite_of_the_how_to_is_one() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "suites.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    suite = validate(Suite, yaml.safe_load(block))
+    assert [task.name for task in suite.tasks] == ["north", "south"]
+    for name in suite_names():
+        assert f"`{name}`" in page
+
+
+def test_a_page_for_the_documentation_has_the_same_numbers(made: tuple[Path, dict[str, Any]]) -> None:
+    _, record = made
+    text = as_markdown(record)
+    value = record["rows"][0]["metrics"]["macro_f1"]
+    assert f"{value['value']:.3f} ({value['low']:.3f}–{value['high']:.3f})" in text
+    assert "ask the clinic for it" in text

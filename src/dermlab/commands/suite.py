@@ -119,18 +119,16 @@ def run(config: SuiteConfig) -> SuiteResult | SuitePlan:
 
 def _recipe(suite: Any, name: str) -> Any:
     """Return a recipe of the suite by its name, else one made of a file of ``configs/finetune`` or a path."""
-    from dermlab.bench.suites.config import Recipe, find_config
+    from dermlab.bench.suites.config import Recipe, find_config, slug
 
-    known = {item.name: item for item in suite.recipes}
-    for question in suite.also.values():
-        known |= {item.name: item for item in question.recipes}
+    known = suite.known_recipes()
     if name in known:
         return known[name]
     try:
         path = find_config("finetune", name)
     except InputError as error:
         raise InputError(f"recipes: {error}; of the suite: {', '.join(known) or 'none'}") from None
-    return Recipe(name=path.stem.lower().replace(" ", "-"), file=str(path))
+    return Recipe(name=slug(path.stem), file=str(path))
 
 
 def table(record: dict[str, Any]) -> list[str]:

@@ -131,6 +131,12 @@ def _average(table: Json, record: Json) -> Json:
     head = ["Model", *tasks, f"Mean of {len(table['tasks'])}"]
     blocks = [parts.table(f"{label} on test", head, rows)]
     notes = [words.capital(text) + "." for text in (table["across"] or {}).get("warnings", [])]
+    for row in record["rows"]:
+        if row["method"] != table["method"]:
+            continue
+        notes += [f"{row['task']}: {text}." for text in row["warnings"] if text.startswith("contaminated")]
+        if not row["converged"]:
+            notes.append(f"{row['model']} on {row['task']} did not converge: its value may change.")
     said = f"{words.capital(label)} on test with 95% intervals over the groups of each task."
     if len(table["models"]) > 1:
         said += f" The mean is over the {words.plural(len(table['tasks']), 'task')} that every model has."
@@ -270,7 +276,8 @@ def _few_shot(record: Json) -> list[Json]:
             ]
             table = parts.table("few labels", ["Encoder", "Drawn", "Labels", label], rows, text_columns=2)
             blocks.append(parts.details(f"Every size: {head}", table))
-        said = f"{words.plural(few['repeats'], 'draw')} of each size on the first seed's split; {parts.measured(few)} on test."
+        draws = words.plural(few["repeats"], "draw")
+        said = f"{draws} of each size on the first seed's split; {parts.measured(few)} on test."
         found.append(_part(f"few-{task['task']}", f"Few labels: {task['title'] or task['task']}", said, blocks))
     return found
 

@@ -292,9 +292,25 @@ class Suite(Config):
         """Return how a task's photos are divided."""
         return task.split or self.protocol.split
 
+    def known_recipes(self) -> dict[str, Recipe]:
+        """Return every recipe of the suite by its name: its own, those of further questions, of its bake-off."""
+        found = {item.name: item for item in self.recipes}
+        for question in self.also.values():
+            found |= {item.name: item for item in question.recipes}
+        for item in (self.bakeoff or {}).get("candidates", ()):
+            if isinstance(item.get("finetune"), str):
+                name = slug(str(item.get("name", item["finetune"])))
+                found[name] = Recipe(name=name, file=item["finetune"], changes=item.get("changes", {}))
+        return found
+
     def values(self) -> list[PublishedValue]:
         """Return every published value."""
         return [value for table in self.published for value in table.flat()]
+
+
+def slug(name: str) -> str:
+    """Return a name as folders and ``--recipes`` write it: lower case, dashes for blanks."""
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-.")
 
 
 def configs_folder() -> Path:

@@ -44,8 +44,9 @@ def plan(suite: Suite, request: Request) -> Json:
     runtime = resolve(request.device, request.precision)
     paces: list[Json] = []
     models: list[str | Recipe] = [*selection.encoders, *selection.recipes]
+    suite = selection.suite
     if suite.bakeoff is not None:
-        models = [*_bakeoff_models(suite)]
+        models = [*suite.bakeoff.get("encoders", ()), *suite.known_recipes().values()]
     with progress("measure", len(models), "models") as advance:
         for model in models:
             paces.append(_pace(model, request, runtime))
@@ -67,16 +68,6 @@ def plan(suite: Suite, request: Request) -> Json:
         "disk_bytes": sum(task[f"{kind}_bytes"] for task in tasks for kind in ("download", "pixel", "feature")),
         "unknown": [task["task"] for task in tasks if task["n"] is None],
     }
-
-
-def _bakeoff_models(suite: Suite) -> list[str | Recipe]:
-    assert suite.bakeoff is not None
-    recipes = [
-        Recipe(name=str(item.get("name", item["finetune"])).lower().replace(" ", "-"), file=item["finetune"])
-        for item in suite.bakeoff.get("candidates", ())
-        if isinstance(item.get("finetune"), str)
-    ]
-    return [*suite.bakeoff.get("encoders", ()), *recipes]
 
 
 def _pace(model: str | Recipe, request: Request, runtime: Any) -> Json:

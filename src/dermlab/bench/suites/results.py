@@ -40,7 +40,7 @@ def assemble(suite: Suite, tasks: Sequence[Json], skipped: Sequence[Json], out: 
         "environment", "metric", "tasks": [...], "rows": [...], "skipped": [...], "tables": [average],
         "published": [...], "beside": [...], "elsewhere": [...], "differences": [...]}``.
     """
-    rows = [row for task in tasks for row in task["rows"]]
+    rows = [row for task in tasks if task["status"] == "done" for row in task["rows"]]
     all_skipped = [*skipped]
     for task in tasks:
         all_skipped += task["skipped"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from dermlab.bench.suites.config import Recipe, Suite, Task
+from dermlab.bench.suites.config import Recipe, Suite, Task, slug
 from dermlab.bench.suites.data import Place, find_data, open_data
 from dermlab.bench.suites.results import assemble, write_results
 from dermlab.bench.suites.work import Job, run_task
@@ -85,7 +85,9 @@ def select(suite: Suite, request: Request) -> Selection:
         encoders += [item for item in suite.also[name].encoders if item not in encoders]
         recipes += [item for item in suite.also[name].recipes if item not in recipes]
     require_known({f"encoders.{place}": name for place, name in enumerate(encoders)})
-    if suite.bakeoff is None and not encoders and not recipes:
+    if suite.bakeoff is not None:
+        suite = suite.model_copy(update={"bakeoff": _lay_over(suite.bakeoff, request)})
+    elif not encoders and not recipes:
         raise InputError(f"the suite {suite.name} names no model; --encoders A,B does")
     chosen = [task for task in suite.tasks if not request.tasks or task.name in request.tasks]
     places = [(task, find_data(task, request.data, request.data_root, fetch=request.fetch)) for task in chosen]
@@ -96,6 +98,28 @@ def select(suite: Suite, request: Request) -> Selection:
         tuple(encoders),
         tuple(recipes),
     )
+
+
+def _lay_over(bakeoff: Mapping[str, Any], request: Request) -> Json:
+    """Return a bake-off's fields with the encoders and recipes that were asked for in place of its own.
+
+    A decomposition stays only as long as every candidate that it names does.
+    """
+    fields = dict(bakeoff)
+    if request.encoders is not None:
+        fields["encoders"] = list(request.encoders)
+    if request.recipes is not None:
+        own = {slug(item["name"]): item for item in fields.get("candidates", ()) if "name" in item}
+        fields["candidates"] = [
+            own.get(item.name, {"name": item.name, "finetune": item.file}) for item in request.recipes
+        ]
+    plan = fields.get("decomposition")
+    if plan is not None:
+        there = {item.get("name") for item in fields.get("candidates", ())}
+        named = {plan["baseline"], *(item["candidate"] for item in [*plan["steps"], *plan.get("combinations", ())])}
+        if not named <= there:
+            fields["decomposition"] = None
+    return fields
 
 
 def _refuse_unknown(what: str, given: Sequence[str], known: Sequence[str]) -> None:
