@@ -299,6 +299,9 @@ def test_a_data_set_becomes_a_predictions_table(folder, clinic, tmp_path, capsys
     assert len(frame) == told["n_images"] > 0
     np.testing.assert_allclose(frame[[f"p:{name}" for name in target.classes]].sum(axis=1), 1)
     assert "skin_type" in frame
+    assert main(["triage", str(out), "--json"]) == 1  # a folder without a card: nobody knows its terms
+    (verdict,) = json.loads(capsys.readouterr().out)
+    assert (verdict["id"], verdict["verdict"]) == (str(folder), "unknown")
     assert main(["evaluate", str(out), "--out", str(tmp_path / "evaluation"), "--n_boot", "200"]) == 0
     capsys.readouterr()
     del prompts["classes"][target.classes[0]]
@@ -383,6 +386,8 @@ def test_concepts_become_columns_that_checks_and_subgroups_use(folder, clinic, t
     assert frame.iloc[:, 1:].apply(lambda column: column.between(0, 1).all()).all()
     assert len(told["associations"]) == 5
     assert all(one["low"] <= one["auroc"] <= one["high"] for one in told["associations"])
+    assert main(["triage", str(out), "--json"]) == 1
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == [str(folder)]
 
 
 def test_a_concept_that_predicts_the_label_is_told_by_the_check(clinic, tmp_path, capsys):
@@ -399,6 +404,26 @@ def test_a_concept_that_predicts_the_label_is_told_by_the_check(clinic, tmp_path
     table.assign(image_id="nobody").iloc[:1].to_csv(tmp_path / "other.csv", index=False)
     assert main([*call[:-2], str(tmp_path / "other.csv")]) == 2
     assert "no image of it is in" in capsys.readouterr().err
+
+
+def test_concepts_joined_to_a_table_make_its_subgroups(clinic, tmp_path, capsys):
+    dataset = Dataset.open(clinic)
+    target = dataset.card.target(None)
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(len(target.classes)), len(dataset))
+    frame = pd.DataFrame({"image_id": dataset.image_ids, "label": dataset.labels(), "group": dataset.groups()})
+    frame[[f"p:{name}" for name in target.classes]] = probabilities
+    scores = pd.DataFrame({"image_id": dataset.image_ids, "concept:hair": random.uniform(size=len(dataset))})
+    frame.to_csv(tmp_path / "table.csv", index=False)
+    scores.sample(frac=1, random_state=0).to_csv(tmp_path / "concepts.csv", index=False)
+    call = ["evaluate", str(tmp_path / "table.csv"), "--join", str(tmp_path / "concepts.csv"), "--n_boot", "100"]
+    assert main([*call, "--subgroups", "concept:hair", "--out", str(tmp_path / "out")]) == 0
+    (column,) = json.loads((tmp_path / "out" / "subgroups.json").read_text())["columns"]
+    assert column["column"] == "concept:hair"
+    joined = frame.merge(scores, on="image_id")["concept:hair"]
+    found = {level["level"]: level["n"] for level in column["levels"]}
+    assert sum(found.values()) == len(joined)
+    assert len(found) > 1
 
 
 # ---------------------------------------------------------------- half precision

@@ -131,6 +131,59 @@ OTHERS: dict[str, Any] = {
             }
         ],
     },
+    "screening": {
+        "metric": "top1",
+        "seed": 3,
+        "budget": {"max_train_samples": 300, "max_val_samples": None, "frozen_epochs": 1, "finetune_epochs": 2},
+        "rows": [
+            {"candidate": "lite0-tuned", "val_score": 0.6, "goes_on": True, "why": "number 1 on val"},
+            {"candidate": "clip-tuned", "val_score": None, "goes_on": False, "why": "it failed"},
+        ],
+        "warnings": [],
+    },
+    "recipes": {
+        "group_by": "patient_id",
+        "recipes": [
+            {"name": name, "n_seeds": 2, "metrics": {"top1": {**estimate(value), "by_seed": [value, value]}}}
+            for name, value in (("lite0-tuned", 0.6), ("clip-tuned", 0.5))
+        ],
+        "comparisons": [
+            {
+                **{"a": "lite0-tuned", "b": "clip-tuned", "metric": "top1", "difference": 0.1, "low": 0.02},
+                **{"high": 0.18, "p_adjusted": 0.01, "verdict": "a better"},
+            }
+        ],
+    },
+    "decomposition": {
+        **MEASURED,
+        "metric": "top1",
+        "baseline": {"candidate": "plain", "value": 0.5},
+        "total": {"difference": 0.1, "low": 0.05, "high": 0.15, "verdict": "gain"},
+        "steps": [
+            {
+                **{"factor": "augmentation", "candidate": "augmented", "value": 0.6, "difference": 0.1, "low": 0.05},
+                **{"high": 0.15, "p_adjusted": 0.01, "over": "patients", "verdict": "gain"},
+            }
+        ],
+        "shapley": None,
+        "runs": [
+            {"factors": [], "candidate": "plain", "n_seeds": 1, **estimate(0.5)},
+            {"factors": ["augmentation"], "candidate": "augmented", "n_seeds": 1, **estimate(0.6)},
+        ],
+    },
+    "training": {
+        "metric": "top1",
+        "runs": [
+            {
+                **{"candidate": "lite0-tuned", "stage": "full", "seed": seed, "repeat": 0, "fold": 0, "best_epoch": 2},
+                "history": [
+                    {"train_loss": 1.0 / step, "val_loss": 1.2 / step, "val_top1": 0.3 * step} for step in (1, 2)
+                ],
+                "alarms": [{"name": "nan-loss", "epoch": 2, "disqualifies": True}] if seed else [],
+            }
+            for seed in (0, 1)
+        ],
+    },
 }
 
 
@@ -143,6 +196,13 @@ def test_every_part_has_its_section_a_sentence_and_a_line_at_the_terminal(
     assert len(parts.lines(further)) == len(further)
     page.check_self_contained()
     page.check_accessible()
+    for told in (
+        "lite0-tuned went on to the full budget",
+        "1 pair of those below can be told apart",
+        "From plain to augmented top-1 accuracy changed by +10.0 (+5.0 to +15.0) points",
+        "2 trainings, each with its curves. 1 went wrong (lite0-tuned)",
+    ):
+        assert told in page.words
 
 
 def test_the_leak_that_was_waived_stands_first_with_its_interval(

@@ -12,7 +12,7 @@ from as_browser import HOSTILE
 
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_json
-from dermlab.report.model_card import describe_run, folder_card, write_model_card
+from dermlab.report.model_card import describe_run, folder_card, without_places, write_model_card
 
 SECTIONS = ("Warnings", "Intended use and limits", "Data", "Licences and lineage", "How to make it again")
 FINETUNE = {
@@ -168,3 +168,17 @@ def test_the_examples_in_warnings_are_left_out(histogram_run: Path, tmp_path: Pa
 def test_a_folder_without_either_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds neither a finished run"):
         folder_card(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("/home/anna/My photos/encoder", "encoder"),
+        ("/home/anna/encoder + linear", "encoder + linear"),
+        ("~/clinic/card.yaml", "card.yaml"),
+        ("fitted on /home/anna/clinic, see https://example.org/a/b", "fitted on clinic, see https://example.org/a/b"),
+        ("and/or 3/4, hf:owner/name, runs/best/head.json", "and/or 3/4, hf:owner/name, runs/best/head.json"),
+    ],
+)
+def test_a_path_of_this_machine_is_cut_to_its_last_name(text: str, told: str) -> None:
+    assert without_places({"a": [text]}) == {"a": [told]}

@@ -29,6 +29,8 @@ CARD_FILE = "MODEL_CARD.md"
 INDEXED = {"top1": "accuracy", "balanced_accuracy": "balanced_accuracy", "macro_f1": "f1", "auroc": "roc_auc"}
 """Our metric -> the Hub's name for it."""
 FURTHER = ("brier", "log_loss")
+PLACE = re.compile(r"(?<![\w.:/~\\])~?(?:/[^\s/:;,()'\"]+){2,}")
+"""A path of this machine within a text; what follows a word or a colon (``and/or``, ``https://…``) is none."""
 TOLD = ("leak", "subgroups", "calibration", "referral", "conformal", "hierarchy", "robustness", "unseen")
 TOLD_OF_RUNS = ("subgroups", "calibration", "hierarchy")
 STRICTEST_USE = USES[-1]
@@ -126,7 +128,9 @@ def encoder_folder(folder: str | Path) -> Path | None:
     folder = Path(folder)
     places = (folder, folder / "encoder")
     wanted = ("config.json", "preprocess.json")
-    return next((place for place in places if all((place / name).is_file() for name in wanted)), None)
+    found = (place for place in places if all((place / name).is_file() for name in wanted))
+    # A classifier that was pushed has these two at its top as well.
+    return next((place for place in found if not (place / "checkpoints").is_dir()), None)
 
 
 def model_card(record: Json, further: Mapping[str, Json], lineage: Lineage | None = None) -> str | None:
@@ -171,7 +175,7 @@ def _page(front: Json, title: str, sections: Iterable[Sequence[str]]) -> str:
     for section in sections:
         if section:
             lines += [*section, ""]
-    return "\n".join(lines).rstrip() + "\n"
+    return without_places("\n".join(lines).rstrip() + "\n")
 
 
 def _front_matter(
@@ -504,14 +508,19 @@ def _versions(folder: Path) -> dict[str, str]:
 
 
 def without_places(value: Any) -> Any:
-    """Return JSON-able content with absolute paths cut to their last name: where a file lay is nobody's business."""
+    """Return JSON-able content with absolute paths cut to their last name: where a file lay is nobody's business.
+
+    A text that is a path is cut whole; in a sentence a path ends at the first blank.
+    """
     if isinstance(value, Mapping):
         return {key: without_places(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_places(item) for item in value]
-    if isinstance(value, str) and (Path(value).is_absolute() or value.startswith("~")):
+    if not isinstance(value, str):
+        return value
+    if (Path(value).is_absolute() or value.startswith("~")) and not re.search(r"\n|[:;,.] ", value):
         return Path(value).name
-    return value
+    return PLACE.sub(lambda found: Path(found.group()).name, value)
 
 
 def _base_model(encoder: Json | None) -> str | None:

@@ -148,7 +148,7 @@ def _described(folder: Path, places: Mapping[str, Path]) -> dict[str, Json]:
     encoder = model["encoder"] or {}
     config = {
         "library_name": "dermlab",
-        "model": model["name"],
+        "model": _public(model["name"], frozenset()),
         "encoder": None if not encoder else _public(encoder["name"], frozenset()),
         "target": model["target"]["column"],
         "id2label": {str(code): name for code, name in enumerate(classes)},
