@@ -25,7 +25,10 @@ class DataImportConfig(Config):
 
     positional: ClassVar[tuple[str, ...]] = ("source", "path")
 
-    source: str = Field(description="layout: folder, csv, imagefolder, npz, medmnist, pad-ufes-20 or ham10000")
+    source: str = Field(
+        description="layout: folder, csv, imagefolder, npz, medmnist, or a published set as pad-ufes-20, ham10000, ddi, "
+        "isic-2019 (a wrong word lists them all)"
+    )
     path: Path = Field(description="where it lies: a folder, a table, an .npz file, or a MedMNIST flag")
     out: Path = Field(description="data set folder to write; one of the same source is brought up to date")
     name: str | None = Field(default=None, description="name of the data set; default from the path")
