@@ -274,9 +274,9 @@ LAYOUTS: dict[str, tuple[Callable[[Path], None], int, int, str | None, int]] = {
     "isic-2019": (isic_2019, 4, 4, "diagnosis", 4),
     "isic-2020": (isic_2020, 3, 2, "benign_malignant", 3),
     "bcn20000": (bcn20000, 4, 3, "diagnosis", 3),
-    "isic-archive": (export, 4, 3, "diagnosis", 4),
-    "mskcc": (export, 4, 3, "diagnosis", 4),
-    "hiba": (export, 4, 3, "diagnosis", 4),
+    "isic-archive": (export, 4, 3, "malignancy", 3),
+    "mskcc": (export, 4, 3, "malignancy", 3),
+    "hiba": (export, 4, 3, "malignancy", 3),
     "dermnet": (dermnet, 4, 4, "diagnosis", 4),
     "patch16": (patch16, 4, 2, "tissue", 4),
     "scin": (scin, 4, 3, "conditions", 3),
@@ -636,7 +636,8 @@ def test_bcn20000_has_dates_and_an_unlabelled_test_part(world, tmp_path):
     assert pd.isna(source.manifest["diagnosis"].iloc[3])
     assert "OTHER" not in source.card.target().classes
     export(tmp_path / "archive")
-    assert read_source("bcn20000", tmp_path / "archive").card.licence_card == "bcn20000"
+    card = read_source("bcn20000", tmp_path / "archive").card
+    assert (card.licence_card, card.target().column) == ("bcn20000", "diagnosis")
 
 
 def test_an_archives_export_knows_modalities_licences_and_proxies(world):

@@ -18,6 +18,7 @@ from dermlab.data.ingest import import_source
 from dermlab.data.sources import medmnist, read_source
 from dermlab.data.sources.pad_ufes_20 import COLUMNS
 from dermlab.data.splits import balance, linked_groups, split_by_folds
+from dermlab.licensing import cards
 
 
 def photo(path: Path, size=(8, 6)) -> None:
@@ -199,6 +200,14 @@ def test_the_isic_2018_test_set_beside_it_is_the_official_test_part(tmp_path):
     assert source.manifest["site"].tolist()[-1] == "vidir_modern"
 
 
+def test_the_masks_of_ham_come_along_where_they_are(tmp_path):
+    root = ham(tmp_path)
+    assert "source_mask_path" not in read_source("ham10000", root).manifest
+    photo(root / "HAM10000_segmentations_lesion_tschandl" / "ISIC_3_segmentation.png")
+    masks = read_source("ham10000", root).manifest["source_mask_path"]
+    assert masks.notna().tolist() == [False, False, True, False]
+
+
 def test_a_wrong_row_of_ham_is_one_line(tmp_path):
     with pytest.raises(
         InputError, match=r"HAM10000_metadata\.csv row 4, column 'dx': label 'nevus' is not one of akiec"
@@ -285,6 +294,44 @@ def test_medmnist_knows_classes_task_and_licence(tmp_path):
     assert source.manifest["label"][1] == [source.card.target().classes[1]]
     source = read_source("medmnist", medmnist_file(tmp_path, "breastmnist", np.arange(2)[:, None]))
     assert source.card.target().kind == "binary"
+
+
+@needs_medmnist
+@pytest.mark.parametrize("size", medmnist.SIZES)
+def test_all_twelve_sets_import_at_every_size(tmp_path, size):
+    info = {flag: entry for flag, entry in medmnist._info().items() if not flag.endswith("3d")}
+    assert len(info) == 12
+    for flag, entry in info.items():
+        n_classes = len(entry["label"])
+        is_multilabel = entry["task"].startswith("multi-label")
+        label = np.eye(n_classes, dtype=int) if is_multilabel else np.arange(n_classes)[:, None]
+        shape = (n_classes, size, size) + ((3,) if entry["n_channels"] == 3 else ())
+        arrays: dict[str, np.ndarray] = {}
+        for part in ("train", "val", "test"):
+            arrays[f"{part}_images"] = np.zeros(shape, dtype=np.uint8)
+            arrays[f"{part}_labels"] = label
+        name = flag if size == 28 else f"{flag}_{size}"
+        np.savez_compressed(tmp_path / f"{name}.npz", **arrays)
+        source = read_source("medmnist", tmp_path / f"{name}.npz")
+        target = source.card.target()
+        assert (source.card.name, len(source.manifest)) == (name, 3 * n_classes)
+        assert target.kind == {"ordinal-regression": "ordinal", "binary-class": "binary"}.get(
+            entry["task"], "multilabel" if is_multilabel else "multiclass"
+        )
+        assert len(target.classes) == n_classes
+        first = source.manifest["label"].tolist()[:n_classes]
+        assert first == [[name] for name in target.classes] if is_multilabel else first == list(target.classes)
+        assert next(iter(source.arrays.blocks()))[1].shape == shape
+        assert source.card.licence_card in cards()
+
+
+@needs_medmnist
+def test_an_image_of_chestmnist_without_a_finding_has_an_empty_list(tmp_path):
+    marks = np.zeros((3, 14), dtype=int)
+    marks[1, [0, 13]] = 1
+    source = read_source("medmnist", medmnist_file(tmp_path, "chestmnist", marks))
+    classes = source.card.target().classes
+    assert source.manifest["label"].tolist()[:3] == [[], [classes[0], classes[13]], []]
 
 
 @needs_medmnist

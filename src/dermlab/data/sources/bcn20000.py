@@ -48,7 +48,7 @@ def read(path: Path, *, name: str | None = None) -> SourceData:
         "source": "doi:10.1038/s41597-024-03387-w",
     }
     if (path / "metadata.csv").is_file():
-        return read_export(path, "BCN20000", licence_card="bcn20000", **card)
+        return read_export(path, "BCN20000", default="diagnosis", licence_card="bcn20000", **card)
     first = find_file(path, TABLES[:1], "BCN20000")
     files = find_images(path)
     matcher = Matcher(files)

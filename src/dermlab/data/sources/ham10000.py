@@ -1,7 +1,8 @@
 """HAM10000 (Tschandl, Rosendahl, Kittler 2018, doi 10.7910/DVN/DBW86T): 10,015 dermoscopy images of 7,470 lesions.
 
 Layout as published: ``HAM10000_metadata.csv`` with the images in ``HAM10000_images_part_1`` and ``_part_2`` (or any
-folders). Where the ISIC 2018 test set lies beside it (``ISIC2018_Task3_Test_GroundTruth.csv``), it becomes the test
+folders). Masks (``HAM10000_segmentations_lesion_tschandl``, ``<image_id>_segmentation.png``) come along where they lie
+there. Where the ISIC 2018 test set lies beside it (``ISIC2018_Task3_Test_GroundTruth.csv``), it becomes the test
 part of the split ``official``.
 """
 
@@ -15,9 +16,9 @@ import pandas as pd
 from dermlab.core.errors import InputError
 from dermlab.data.card import Card, MetadataColumn, Target
 from dermlab.data.sources import SourceData
-from dermlab.data.sources.files import find_images, require_folder
+from dermlab.data.sources.files import Matcher, find_images, require_folder
 from dermlab.data.sources.tables import Table, read_table
-from dermlab.data.sources.upstream import match_images, numbers, require_columns
+from dermlab.data.sources.upstream import locate, match_images, numbers, require_columns
 
 METADATA = ("HAM10000_metadata.csv", "HAM10000_metadata", "HAM10000_metadata.tab")
 TEST_METADATA = "ISIC2018_Task3_Test_GroundTruth.csv"
@@ -88,6 +89,9 @@ def read(path: Path, *, name: str | None = None) -> SourceData:
         raise InputError(f"{path}: image {manifest.loc[twice, 'image_id'].iloc[0]!r} is in both tables or twice in one")
     manifest = manifest[manifest["source_path"].notna()].reset_index(drop=True)
     official = manifest.pop("part").to_numpy(dtype=object)
+    masks = locate(manifest["image_id"] + "_segmentation.png", Matcher(files), files)
+    if masks.notna().any():
+        manifest["source_mask_path"] = masks
     card = Card(
         name=name or "ham10000",
         description="Dermoscopy images of pigmented lesions from Vienna and Queensland",

@@ -8,14 +8,13 @@ understood here. The images are named ``<isic_id>.jpg``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from dermlab.core.errors import InputError
-from dermlab.data.card import MetadataColumn
+from dermlab.data.card import MetadataColumn, Target
 from dermlab.data.sources import SourceData
 from dermlab.data.sources.files import Matcher, find_images, require_folder, without_extension
 from dermlab.data.sources.upstream import (
@@ -81,7 +80,14 @@ def read(path: Path, *, name: str | None = None) -> SourceData:
     )
 
 
-def read_export(path: Path, what: str, *, licence_card: str | None = None, **card: Any) -> SourceData:
+def read_export(
+    path: Path,
+    what: str,
+    *,
+    default: Literal["malignancy", "diagnosis"] = "malignancy",
+    licence_card: str | None = None,
+    **card: Any,
+) -> SourceData:
     """Read an export of the ISIC archive as a data set of its own.
 
     ``malignancy`` is the archive's benign or malignant (anything between is null), ``diagnosis`` the third level of its
@@ -91,6 +97,7 @@ def read_export(path: Path, what: str, *, licence_card: str | None = None, **car
     Args:
         path: the folder.
         what: what is expected there, for messages.
+        default: the target that is used where none is named.
         licence_card: id; None is told by the licences of the images: the strictest counts.
         card: fields of the card.
     """
@@ -123,7 +130,7 @@ def read_export(path: Path, what: str, *, licence_card: str | None = None, **car
         files,
         manifest,
         quarantined,
-        targets=_targets(manifest),
+        targets=_targets(manifest, default),
         metadata=METADATA,
         label_proxies=PROXIES,
         notes=notes,
@@ -164,8 +171,11 @@ def _modality(rows: Rows) -> pd.Series:
     return words.map(_MODALITIES).fillna("dermoscopy") if "image_type" in rows else words.fillna("dermoscopy")
 
 
-def _targets(manifest: pd.DataFrame) -> Sequence[Any]:
-    """Return the targets whose labels occur: benign or malignant, and the diagnosis, which is the default."""
-    diagnosis = observed_target(manifest, "diagnosis", default=True, groups="malignancy")
-    is_told = manifest["malignancy"].nunique() == 2
-    return [diagnosis, malignancy("malignancy", default=diagnosis is None) if is_told else None]
+def _targets(manifest: pd.DataFrame, default: str) -> list[Target]:
+    """Return the targets whose labels occur: benign or malignant, and the diagnosis."""
+    targets = [malignancy("malignancy")] if manifest["malignancy"].nunique() == 2 else []
+    diagnosis = observed_target(manifest, "diagnosis", groups="malignancy")
+    if diagnosis is not None:
+        targets.append(diagnosis)
+    wanted = next((target for target in targets if target.column == default), targets[0] if targets else None)
+    return [target.model_copy(update={"default": target is wanted}) for target in targets]
