@@ -170,7 +170,7 @@ def test_turning_a_photo_permutes_its_frequencies_and_leaves_the_invariant_alone
     first, second = duplicates._spectra(photo), duplicates._spectra(turned)
     np.testing.assert_allclose(duplicates._invariant(first), duplicates._invariant(second), atol=1e-4)
     pairs = np.array([[0, 0]])
-    _, _, ways = duplicates._turned_pairs(second, first, pairs, np.full(len(second), duplicates.RADIUS))
+    _, _, ways, _ = duplicates._turned_pairs(second, first, pairs, np.full(len(second), duplicates.RADIUS))
     assert turn in ways
 
 

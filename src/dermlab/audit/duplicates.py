@@ -182,16 +182,19 @@ def _same_photo(thumbnails: Thumbnails, singles: np.ndarray) -> pd.DataFrame:
     tables = []
     luminance = thumbnails.luminance[singles]
     ringed = (luminance == 0).any(axis=(1, 2))
-    radius = np.where(ringed, RADIUS_OF_RINGED, RADIUS).astype(np.float32)
+    near = np.full(len(luminance), RADIUS, np.float32)
     whole = _spectra(luminance)
     bank = nearest_index(_invariant(whole))
     for crop in CROPS:
         spectra = whole if crop == 1 else _spectra(_cropped(luminance, crop))
+        # Farther off, ringed photos count as they lie only: aligned, two photos of one lesion would be one.
+        radius = np.where(ringed, np.float32(RADIUS_OF_RINGED), near) if crop == 1 else near
         pairs = _close_pairs(_invariant(spectra), bank, radius)
         if crop == 1:
             pairs = pairs[pairs[:, 0] < pairs[:, 1]]
-        first, second, turn = _turned_pairs(spectra, whole, pairs, radius)
-        tables.append(pd.DataFrame({"first": first, "second": second, "turn": turn, "crop": crop}))
+        first, second, turn, apart = _turned_pairs(spectra, whole, pairs, radius)
+        rows = {"first": first, "second": second, "turn": turn, "crop": crop, "far": apart > RADIUS}
+        tables.append(pd.DataFrame(rows))
     ways = pd.concat(tables, ignore_index=True)
     ways["similarity"], aligned = _verify(luminance, ways)
     ways["kind"] = np.where(aligned | (ways["crop"] < 1), CROPPED, "same photo")
@@ -298,8 +301,8 @@ def _close_pairs(vectors: np.ndarray, index: Any, radius: np.ndarray) -> np.ndar
 
 def _turned_pairs(
     first: np.ndarray, second: np.ndarray, pairs: np.ndarray, radius: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return (row of ``first``, row of ``second``, orientation) of all ways in which a pair is near enough.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return (row of ``first``, row of ``second``, orientation, distance) of all ways in which a pair is near enough.
 
     Args:
         first: frequencies of N photos, (N, 8, 8).
@@ -309,6 +312,7 @@ def _turned_pairs(
     """
     sign = (-1.0) ** np.arange(_FREQUENCIES, dtype=np.float32)
     kept = [np.zeros((3, 0), dtype=np.int64)]
+    distances = [np.zeros(0)]
     for start in range(0, len(pairs), 65_536):
         some = pairs[start : start + 65_536]
         one, two = first[some[:, 0]], second[some[:, 1]]
@@ -316,10 +320,12 @@ def _turned_pairs(
             other = two.transpose(0, 2, 1) if transpose else two
             mask = (sign[:, None] if rows else 1.0) * (sign if columns else 1.0) * np.ones((1, 1), dtype=np.float32)
             squared = 2 - 2 * np.einsum("nij,nij->n", one, other * mask)  # both have unit length
-            close = some[squared <= radius[some[:, 0]] ** 2]
+            near = squared <= radius[some[:, 0]] ** 2
+            close = some[near]
             kept.append(np.stack([close[:, 0], close[:, 1], np.full(len(close), turn)]))
+            distances.append(np.sqrt(np.maximum(squared[near], 0)))
     first_row, second_row, turns = np.concatenate(kept, axis=1)
-    return first_row, second_row, turns
+    return first_row, second_row, turns, np.concatenate(distances)
 
 
 # --- verification -----------------------------------------------------------------------------------------------------
@@ -423,11 +429,13 @@ def _details_of(luminance: np.ndarray, rows: np.ndarray, crop: float = 1.0) -> t
 
 
 def _worth_aligning(pairs: pd.DataFrame, similarity: np.ndarray) -> np.ndarray:
-    """Return the rows to align, likeliest first: the two best ways of each pair that is in doubt in every way."""
+    """Return the rows to align, likeliest first: the two best ways of each near pair that is in doubt in every way."""
     ends = np.sort(pairs[["first", "second"]].to_numpy(), axis=1)
     ways = pd.DataFrame({"a": ends[:, 0], "b": ends[:, 1], "similarity": similarity})
     found = pd.Series(similarity >= _required(pairs)).groupby([ways["a"], ways["b"]]).transform("any")
-    ways = ways[~found & (similarity >= ALIGNABLE)].sort_values("similarity", ascending=False, kind="stable")
+    ways = ways[~found & (similarity >= ALIGNABLE) & ~pairs["far"]].sort_values(
+        "similarity", ascending=False, kind="stable"
+    )
     return ways.index[ways.groupby(["a", "b"]).cumcount() < WAYS_ALIGNED].to_numpy()
 
 
