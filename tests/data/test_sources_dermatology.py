@@ -510,6 +510,16 @@ def test_derm7pt_pairs_a_clinical_and_a_dermoscopic_photo(world, tmp_path):
     assert list(dataset.questionnaire()) == ["sex", "location", "elevation"]
 
 
+def test_derm7pts_indexes_count_rows_that_were_set_aside_too(world):
+    root = world("derm7pt")
+    file = root / "release_v0" / "meta" / "meta.csv"
+    file.write_text(file.read_text().replace("\n1,basal cell carcinoma,", "\n1,"))
+    source = read_source("derm7pt", root)
+    parts = dict(zip(source.manifest["lesion_id"], source.official, strict=True))
+    assert parts == {"2": "val", "3": "test", "4": "train"}
+    assert source.quarantined == [("meta.csv row 2", "has 18 values where the header has 19 columns")]
+
+
 def test_derm7pt_without_its_indexes_has_no_official_split(world):
     root = world("derm7pt")
     (root / "release_v0" / "meta" / "test_indexes.csv").write_text("indexes\n9\n")

@@ -131,9 +131,9 @@ def read(path: Path, *, name: str | None = None) -> SourceData:
         if target.column in rows:
             columns[target.column] = rows.labels(target.column, target.classes, required=False)
     columns |= rows.questionnaire(METADATA)
-    parts, notes = _parts(file.parent, len(rows))
+    parts, notes = _parts(file.parent, rows.n_total)
     if parts is not None:
-        columns["part"] = pd.Series(parts, dtype=TEXT)
+        columns["part"] = pd.Series(parts[rows.positions], dtype=TEXT)
     matcher = Matcher(files)
     photos = []
     for column, modality in (("clinic", "clinical"), ("derm", "dermoscopy")):
@@ -163,7 +163,7 @@ def read(path: Path, *, name: str | None = None) -> SourceData:
 
 
 def _parts(folder: Path, n_rows: int) -> tuple[np.ndarray | None, list[str]]:
-    """Return the part of each row of the table, object (N,), or None where the three files of indexes are not there."""
+    """Return the part of each row of the file, object (N,), or None where the three files of indexes are not there."""
     files = {"train": "train_indexes.csv", "val": "valid_indexes.csv", "test": "test_indexes.csv"}
     missing = [file for file in files.values() if not (folder / file).is_file()]
     if missing:

@@ -74,6 +74,8 @@ class Rows:
     Attributes:
         table: the table.
         quarantined: (file and row, reason) of each row that was set aside.
+        positions: place of each row among all rows of the file, from 0, int (N,): other tables may count by it.
+        n_total: number of rows of the file, those included that were no rows of a table.
     """
 
     def __init__(self, file: Path, required: Iterable[str], *, missing: Sequence[str] = ()) -> None:
@@ -91,6 +93,9 @@ class Rows:
         self.table = read_table(file, missing_values=missing, ragged=ragged)
         require_columns(self.table, required)
         self.quarantined = [(f"{file.name} row {line}", fault) for line, fault in ragged]
+        lines = np.sort([*self.table.lines, *(line for line, _ in ragged)])
+        self.positions = np.searchsorted(lines, self.table.lines)
+        self.n_total = len(lines)
         self._is_kept = np.ones(len(self.table.frame), dtype=bool)
 
     def __contains__(self, column: str) -> bool:
