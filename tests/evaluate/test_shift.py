@@ -121,6 +121,25 @@ def test_estimated_priors_are_the_maximum_of_the_likelihood() -> None:
     np.testing.assert_allclose(both[:, 1], estimate_priors(probabilities[:1500], old), atol=1e-6)
 
 
+@pytest.mark.parametrize("tolerance", [1e-8, 1e-6])
+def test_shares_at_the_border_are_the_maximum_too(tolerance: float) -> None:
+    """Probabilities that mean little, so that most shares come out 0: where Karush, Kuhn and Tucker's conditions hold.
+
+    The likelihood is concave, so they are enough: shares above 0 gain nothing by a further step, those at 0 would lose.
+    """
+    random = np.random.default_rng(3)
+    probabilities = random.dirichlet(np.full(12, 0.3), 900)
+    old = random.dirichlet(np.full(12, 5.0))
+    weights = random.poisson(1.0, (900, 40)).astype(float)
+    found = estimate_priors(probabilities, old, weights, tolerance=tolerance)
+    likelihood = probabilities / old
+    gain = likelihood.T @ (weights / (likelihood @ found)) / weights.sum(axis=0)
+    np.testing.assert_allclose(found.sum(axis=0), 1)
+    assert np.abs(found * (gain - 1)).max() < 10 * tolerance
+    assert gain.max() < 1.011
+    assert (found < 1e-3).any()
+
+
 def test_a_stated_prevalence_changes_decisions_towards_it(table: Any) -> None:
     before = table()
     same = dict.fromkeys(before.classes, 0.25)

@@ -90,11 +90,12 @@ class EvaluateResult:
                 title, _, kind = words.metric_words(name)
                 rows.append([title, words.score(metrics[name]["value"], kind), words.span(metrics[name], kind)])
         lines += [*aligned(rows), ""]
-        table = [["class", "n", "recall", "", "AUROC", ""]]
+        ranked = any(found["auroc"]["value"] is not None for found in metrics["per_class"].values())
+        table = [["class", "n", "recall", "", *(["AUROC", ""] if ranked else [])]]
         for name, found in metrics["per_class"].items():
-            recall, auroc = found["recall"], found["auroc"]
-            shown = [words.score(recall["value"]), words.span(recall)]
-            shown += [words.score(auroc["value"], "number"), words.span(auroc, "number")]
+            shown = [words.score(found["recall"]["value"]), words.span(found["recall"])]
+            if ranked:
+                shown += [words.score(found["auroc"]["value"], "number"), words.span(found["auroc"], "number")]
             table.append([name, words.count(found["n"]), *shown])
         lines += [line.rstrip() for line in aligned(table)]
         interval = metrics["interval"]
@@ -140,6 +141,12 @@ def run(config: EvaluateConfig) -> EvaluateResult:
         from dermlab.evaluate.predictions import read_table
 
         predictions = with_columns(predictions, read_table(table))
+    splits = list(dict.fromkeys(predictions.frame["split"]))
+    if config.split not in splits and len(splits) == 1 and "seen_in_training" not in predictions.frame:
+        raise InputError(
+            f"{predictions.source}: no rows of split {config.split!r}, all are of {splits[0]!r}; --split {splits[0]} "
+            "scores them"
+        )
     if config.calibrate != "none":
         predictions = calibrate(predictions, method=config.calibrate, seed=config.seed)
     how: dict[str, Any] = {"split": config.split, "n_boot": config.n_boot, "seed": config.seed}

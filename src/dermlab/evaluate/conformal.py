@@ -91,9 +91,10 @@ def conformal_sets(
     each class, at the price of larger sets. A class of too few ``val`` groups for the coverage is in every set.
 
     What is exchangeable is patients, not photos (Dunn, Wasserman & Ramdas 2023). ``weighted``: all ``val`` cases,
-    each group weighing 1 in all (their pooled distribution function, with a finite-sample correction by groups).
-    ``one_per_group``: one case of each group at random, which makes the guarantee exact for a random case of a new
-    patient, and the threshold noisier. Where each group has one case the two are the same, and exact.
+    each group weighing 1 in all (:func:`dermlab.evaluate.fitting.pooled_quantile`).
+    ``one_per_group``: one case of each group at random, which makes the threshold noisier and the coverage of a random
+    case of a new patient neither less than was stated nor more by over 1 / (groups + 1), where no scores tie. Where
+    each group has one case the two are the same.
 
     Args:
         predictions: a table with the rows of ``fitted_on`` beside those of ``split``.

@@ -192,15 +192,15 @@ def hierarchy_metrics(
             [cases.probabilities[:, branch_of == place].sum(axis=1) for place in range(len(names))]
         )
         branch, said = branch_of[cases.truth], summed[:, code] >= threshold
+        likeliest = branch_of[cases.probabilities.argmax(axis=1)]  # not cases.predicted: a table's costs may decide
         truth, ones = branch == code, np.ones(len(cases))
-        first_choice = branch_of[cases.predicted]
         wrong = cases.truth != cases.predicted
-        crossing = first_choice != branch
+        crossing = branch_of[cases.predicted] != branch
         one: dict[str, tuple[np.ndarray, np.ndarray]] = {
             "sensitivity": ((said & truth).astype(float), truth.astype(float)),
             "specificity": ((~said & ~truth).astype(float), (~truth).astype(float)),
-            "class_sensitivity": (((first_choice == code) & truth).astype(float), truth.astype(float)),
-            "class_specificity": (((first_choice != code) & ~truth).astype(float), (~truth).astype(float)),
+            "class_sensitivity": (((likeliest == code) & truth).astype(float), truth.astype(float)),
+            "class_specificity": (((likeliest != code) & ~truth).astype(float), (~truth).astype(float)),
             "branch_accuracy": ((summed.argmax(axis=1) == branch).astype(float), ones),
             "all": (wrong.astype(float), ones),
             "within": ((wrong & ~crossing).astype(float), ones),

@@ -175,8 +175,9 @@ def pooled_quantile(scores: np.ndarray, group: np.ndarray, level: float, *, fini
 
     Patients, not photos, are drawn alike, so each group has weight 1, shared by its cases, and the new case's group
     weighs 1 more at infinity: the pooled distribution functions of Dunn, Wasserman & Ramdas 2023 ("Distribution-free
-    prediction sets for two-layer hierarchical models", sec. 3) with split conformal's finite-sample quantile. With one
-    case a group it is the ``ceil((n + 1) level)``-th smallest score, and the guarantee is exact.
+    prediction sets for two-layer hierarchical models", sec. 3) with the finite-sample quantile of Lee, Barber & Willett
+    2023 ("Distribution-free inference with hierarchical data"), who show that a random case of a new group stays within
+    it at least that often. With one case a group it is the ``ceil((n + 1) level)``-th smallest score.
 
     Args:
         scores: float (N,), larger is stranger.

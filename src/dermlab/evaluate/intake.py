@@ -229,6 +229,12 @@ def _labels(frame: pd.DataFrame, columns: Columns, check: Check) -> pd.Series:
 
 def _hard_labels(frame: pd.DataFrame, columns: Columns, check: Check) -> pd.Series:
     if columns.prediction not in frame:
+        seen = sorted(set(as_text(frame[columns.label]).dropna())) if columns.label in frame else []
+        if len(seen) > 1 and all(name in frame for name in seen):
+            raise InputError(
+                f"{check.source}: columns are named as the labels are; if they hold the classes' scores, name all "
+                f"classes: --classes {','.join(seen)}"
+            )
         raise InputError(
             f"{check.source}: no columns {columns.probability_prefix}<class> of probabilities and no "
             f"column {columns.prediction!r} of hard labels: name --probability_prefix, --probability or --prediction "
@@ -246,12 +252,12 @@ def _classes_seen(table: pd.DataFrame, columns: Columns, check: Check) -> tuple[
         if len(strange):
             word = table["prediction"].iloc[int(strange[0])]
             near = nearest(word, seen)
-            hint = f"did you mean {near!r}? " if near else ""
+            hint = f"did you mean {near!r}? If" if near else "if"
             raise check.at(
                 int(strange[0]),
                 columns.prediction,
-                f"{word!r} is predicted, but no row's label is that ({listed(seen, 40)}); {hint}"
-                "If it is a class of its own, name all classes with --classes",
+                f"{word!r} is predicted, but no row's label is that ({listed(seen, 40)}); {hint} "
+                "it is a class of its own, name all classes with --classes",
             )
         return tuple(seen)
     if len(seen) != 2:

@@ -188,7 +188,7 @@ def resample(
     n_groups = evaluations[0].n_groups
 
     def block(number: int) -> list[dict[str, np.ndarray]]:
-        counts = group_counts(n_groups, min(BLOCK, n_boot - number * BLOCK), seed, number)
+        counts = group_counts(n_groups, min(BLOCK, n_boot - number * BLOCK), seed, number).astype(np.float32)
         found = [evaluation.at(counts) for evaluation in evaluations]
         return [{name: values[name] for name in names or values} for values in found]
 

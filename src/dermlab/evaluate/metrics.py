@@ -373,8 +373,8 @@ class Ranking:
             below, up_to = np.searchsorted(pieces, border + 1), np.searchsorted(pieces, border + 2)
             if not precision and not points and len(cuts):
                 # Cuts that no negative lies between are one to AUROC.
-                runs, run_of_cut = np.unique(np.stack([below, up_to]), axis=1, return_inverse=True)
-                (below, up_to), own = runs, run_of_cut.reshape(-1)[own]
+                begins = np.append(True, (np.diff(below) > 0) | (np.diff(up_to) > 0))
+                below, up_to, own = below[begins], up_to[begins], (np.cumsum(begins) - 1)[own]
             n_cuts = len(below)
             middle, end = offset + n_cuts, offset + n_cuts + len(pieces)
             self.parts.append((slice(offset, middle), slice(middle, end), below, up_to))
@@ -570,19 +570,22 @@ class Evaluation:
         self.rows = vstack([family.rows for family in flat], format="csr")
 
     def at(self, counts: np.ndarray) -> dict[str, np.ndarray]:
-        """Return (B,) values of each metric for counts (groups, B)."""
+        """Return (B,) values of each metric for counts (groups, B); those in single precision are whole numbers."""
         return self.from_totals(self.totals(counts))
 
     def totals(self, counts: np.ndarray) -> np.ndarray:
         """Return ``rows @ counts``, float64 (totals, B).
 
-        Most rows add up whole numbers, which single precision does twice as fast and to the last bit.
+        Counts in single precision are whole numbers, as most rows are; they add up twice as fast and to the last bit.
         """
-        single, largest, broken, rows = self._in_single
-        if not (largest * np.abs(counts).max(initial=0.0) < WHOLE_IN_SINGLE and (counts == np.rint(counts)).all()):
+        if counts.dtype != np.float32:
             return np.asarray(self.rows @ counts)
-        found = np.asarray(single @ counts.astype(np.float32)).astype(np.float64)
-        found[broken] = rows @ counts
+        single, largest, broken, rows = self._in_single
+        if not largest * counts.max(initial=0.0) < WHOLE_IN_SINGLE:
+            return np.asarray(self.rows @ counts.astype(np.float64))
+        found = np.asarray(single @ counts).astype(np.float64)
+        if len(broken):
+            found[broken] = rows @ counts.astype(np.float64)
         return found
 
     @cached_property

@@ -17,13 +17,26 @@ from dermlab.core.errors import InputError
 from dermlab.evaluate.cases import Cases, CaseSets, case_sets
 from dermlab.evaluate.estimates import proportion
 from dermlab.evaluate.intake import as_text, listed
-from dermlab.evaluate.intervals import NO_WIDTH, Estimate, all_counts, interval, wilson_over_sets
+from dermlab.evaluate.intervals import (
+    BLOCK,
+    NO_WIDTH,
+    Estimate,
+    group_counts,
+    in_threads,
+    interval,
+    wilson_over_sets,
+)
 from dermlab.evaluate.metrics import mean_defined, ratio
 from dermlab.evaluate.predictions import PROBABILITY, Predictions, class_codes, pool_units
 
 SMALLEST = 1e-12
 FLOOR = 1e-6  # a class that a prior calls impossible could never come back
 MAX_STEPS = 1000
+STEPS = 10  # about how many a replicate takes, and how often its probabilities are gone through
+MAX_FAILURES = 3  # Newton steps that were too long, after which a replicate takes none
+FEW_LEFT = 4  # replicates, from which on each has derivatives of its own
+ASIDE = 0.01  # of the shares trained at, mixed into those that replicates begin with
+STILL_GAINING = 1e-2  # a share so small that it hardly moves is still on its way where it gains more
 TOLERANCE = 1e-8
 ROUGH_TOLERANCE = 1e-6  # of a replicate's shares, which differ from each other by a thousand times that
 ROUNDED = 0.005  # stated shares may be rounded by so much in all
@@ -152,9 +165,10 @@ def estimate_priors(
     start: np.ndarray | None = None,
     tolerance: float = TOLERANCE,
 ) -> np.ndarray:
-    """Return the class shares of unlabelled cases by expectation maximisation (Saerens et al. 2002, eq. 2.9).
+    """Return the class shares of unlabelled cases that are most likely (Saerens et al. 2002, eq. 2.9).
 
-    Right as far as the probabilities are calibrated and only the shares differ, not the looks within a class.
+    Steps of expectation maximisation, hastened by Newton's on the same equations. Right as far as the probabilities are
+    calibrated and only the shares differ, not the looks within a class.
 
     Args:
         probabilities: float (N, C).
@@ -171,15 +185,64 @@ def estimate_priors(
     begun = np.asarray(train_priors if start is None else start, np.float64)
     priors = np.tile(begun[:, None], (1, counts.shape[1]))
     total = np.maximum(counts.sum(axis=0), 1.0)
+    left = np.arange(counts.shape[1])  # the replicates that still move
+    failures = np.zeros(counts.shape[1], np.int64)
+    stride, slope, instead = np.zeros_like(priors), np.zeros(counts.shape[1]), priors.copy()
     for _ in range(MAX_STEPS):
+        now, times, n = priors[:, left], counts[:, left], total[left]
         # Responsibilities need no (N, C, B) array: their sum over cases is prior · likelihoodᵀ (counts / evidence).
-        evidence = np.maximum(likelihood @ priors, SMALLEST)
-        new = priors * (likelihood.T @ (counts / evidence)) / total
-        moved = np.abs(new - priors).max()
-        priors = new
-        if moved < tolerance:
+        evidence = np.maximum(likelihood @ now, SMALLEST)
+        gain = likelihood.T @ (times / evidence) / n
+        # The likelihood is concave: a step was too long where it falls at its end as steeply as it rose at its start.
+        too_far = (gain * stride[:, left]).sum(axis=0) < -slope[left]
+        failures[left] += too_far
+        new = np.where(too_far, instead[:, left], now * gain)
+        moving = too_far | (np.abs(new - now).max(axis=0) >= tolerance) | (gain.max(axis=0) > 1 + STILL_GAINING)
+        # A step of maximisation always gains, and where classes are alike very little; Newton's on the same equations
+        # arrives, where it leads upwards.
+        further = now.copy()
+        tried = np.flatnonzero(moving & ~too_far & (failures[left] < MAX_FAILURES))
+        for each in [tried] if len(tried) > FEW_LEFT else tried[:, None]:  # the last ones are each a case apart
+            if len(each):
+                further[:, each] = _newton(likelihood, now[:, each], times[:, each], n[each], gain[:, each])
+        upwards = (gain * (further - now)).sum(axis=0)
+        hastened = upwards > 0
+        instead[:, left] = new
+        stride[:, left], slope[left] = np.where(hastened, further - now, 0.0), np.where(hastened, upwards, 0.0)
+        priors[:, left] = np.where(hastened, further, new)
+        left = left[moving]
+        if not len(left):
             break
     return priors[:, 0] if weights is None else priors
+
+
+def _newton(
+    likelihood: np.ndarray, priors: np.ndarray, counts: np.ndarray, total: np.ndarray, gain: np.ndarray
+) -> np.ndarray:
+    """Return shares (C, B) after a Newton step towards ``gain = 1``, as they are where it leads out of the simplex.
+
+    A share that falls stays a tenth of what it was. The derivatives are those of the replicates' mean, which all of
+    them are near; of one replicate they are its own.
+
+    Args:
+        likelihood: float (N, C), probabilities over the shares trained at.
+        priors: (C, B), where the replicates stand.
+        counts: (N, B).
+        total: (B,), sums of the counts.
+        gain: (C, B), what a step of maximisation multiplies the shares by.
+    """
+    middle = priors.mean(axis=1)
+    evidence = np.maximum(likelihood @ middle, SMALLEST)
+    scaled = likelihood * (np.sqrt((counts / total).mean(axis=1)) / evidence)[:, None]
+    slopes = np.diag(gain.mean(axis=1) - 1) - middle[:, None] * (scaled.T @ scaled)
+    try:
+        found = priors - np.linalg.solve(slopes, priors * gain - priors)
+    except np.linalg.LinAlgError:
+        return priors
+    least = priors / 10
+    inside = np.isfinite(found).all(axis=0) & ((found >= least) | (gain < 1)).all(axis=0)
+    found = np.maximum(found, least)
+    return np.where(inside, found / found.sum(axis=0), priors)
 
 
 def class_shares(predictions: Predictions, split: str = "val") -> dict[str, float]:
@@ -334,39 +397,48 @@ def _drawn(
     Where the shares used are estimated, each replicate of the patients has its own, corrects by them and is scored at
     them: how uncertain they are is part of how uncertain the figures are.
     """
-    shares: list[np.ndarray] = []
-    figures: tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]] = ([], [])
-    for counts in all_counts(len(before.groups), n_boot, seed):
+    n_groups = len(before.groups)
+    likelihoods = [_probabilities(one) / np.maximum(trained, SMALLEST) for one in before.sets]
+    near = (1 - ASIDE) * estimated + ASIDE * trained  # a share of 0 could not come back
+    by_class = [np.ascontiguousarray(one.T) for one in likelihoods]
+
+    def block(number: int) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, np.ndarray]]:
+        counts = group_counts(n_groups, min(BLOCK, n_boot - number * BLOCK), seed, number)
         priors = np.mean(
             [
-                estimate_priors(
-                    _probabilities(one), trained, counts[one.group], start=estimated, tolerance=ROUGH_TOLERANCE
-                )
+                estimate_priors(_probabilities(one), trained, counts[one.group], start=near, tolerance=ROUGH_TOLERANCE)
                 for one in before.sets
             ],
             axis=0,
         )
-        shares.append(priors)
         at = priors if is_estimated else np.repeat(used[:, None], counts.shape[1], axis=1)
+        figures = []
         for side, sets in enumerate((before.sets, after.sets)):
             tables = []
-            for cases, given in zip(sets, before.sets, strict=True):
-                likelihood = _probabilities(given) / np.maximum(trained, SMALLEST)
+            for cases, likelihood in zip(sets, by_class, strict=True):
+                decided = [_decided(likelihood, one) if side and is_estimated else None for one in at.T]
                 tables.append(
-                    np.concatenate(
-                        [
-                            _confusion(
-                                cases,
-                                (likelihood * at[:, place]).argmax(axis=1) if side and is_estimated else None,
-                                counts[:, place],
-                            )
-                            for place in range(counts.shape[1])
-                        ]
-                    )
+                    np.concatenate([_confusion(cases, one, own) for one, own in zip(decided, counts.T, strict=True)])
                 )
-            figures[side].append(_figures(np.stack(tables), at.T, before.sets[0].classes))
-    joined = [{name: np.concatenate([part[name] for part in parts]) for name in parts[0]} for parts in figures]
-    return np.concatenate(shares, axis=1), joined[0], joined[1]
+            figures.append(_figures(np.stack(tables), at.T, before.sets[0].classes))
+        return priors, figures[0], figures[1]
+
+    work = float(sum(one.size for one in likelihoods)) * n_boot * STEPS
+    parts = list(in_threads(block, -(-n_boot // BLOCK), "prior shift", work))
+    joined = [
+        {name: np.concatenate([part[side][name] for part in parts]) for name in parts[0][side]} for side in (1, 2)
+    ]
+    return np.concatenate([part[0] for part in parts], axis=1), joined[0], joined[1]
+
+
+def _decided(likelihood: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Return the class of the largest product, int64 (N,), the first of several, for likelihoods (C, N)."""
+    largest, decided = likelihood[0] * shares[0], np.zeros(likelihood.shape[1], np.int64)
+    for code in range(1, len(likelihood)):
+        product = likelihood[code] * shares[code]
+        decided[product > largest] = code
+        np.maximum(largest, product, out=largest)
+    return decided
 
 
 def _figures(tables: np.ndarray, shares: np.ndarray, classes: Sequence[str]) -> dict[str, np.ndarray]:

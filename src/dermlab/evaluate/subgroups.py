@@ -425,14 +425,14 @@ class _Column:
         weights = np.array([self.members[code].sum() for code in codes], np.float64)
         weights /= weights.sum()
         order = np.argsort(stratum, kind="stable")
-        everyone = evaluation.totals((level_of_block >= 0).astype(np.float64)[:, None])
+        everyone = evaluation.totals((level_of_block >= 0).astype(np.float32)[:, None])
 
         def statistics(assigned: np.ndarray) -> dict[str, tuple[np.ndarray, np.ndarray]]:
             """Return spread and range (B,) of the levels when the movable blocks have ``assigned``, (B, movable)."""
             left = np.repeat(everyone, len(assigned), axis=1)
             per_level = []
             for code in codes[:-1]:
-                counts = np.repeat((level_of_block == code).astype(np.float64)[:, None], len(assigned), axis=1)
+                counts = np.repeat((level_of_block == code).astype(np.float32)[:, None], len(assigned), axis=1)
                 counts[movable] = (assigned == code).T
                 totals = evaluation.totals(counts)
                 left -= totals
