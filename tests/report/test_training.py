@@ -111,6 +111,16 @@ def test_the_bars_of_the_steps_join_and_reach_the_last_value() -> None:
     assert "+9.0 (+7.0 to +11.0) points" in shown["sentence"]
     assert "recipe, +10.0 points" in shown["sentence"]
     assert shown["notes"] == ["Few seeds."]
+    rows = [[cell["text"] for cell in line] for line in shown["blocks"][1]["rows"]]
+    assert rows[2] == [
+        "+ TTA",
+        "with TTA",
+        "cannot tell",
+        "59.0%",
+        "−1.0 (−3.0 to +1.0)",
+        "0.020",
+        "seeds and patients",
+    ]
 
 
 def test_a_screening_says_who_goes_on_and_that_it_is_no_leaderboard() -> None:
@@ -124,7 +134,7 @@ def test_a_screening_says_who_goes_on_and_that_it_is_no_leaderboard() -> None:
     assert "a went on" in shown["sentence"]
     assert "nothing of test" in shown["sentence"]
     cells = [[cell["text"] for cell in line] for line in shown["blocks"][0]["rows"]]
-    assert cells == [["a", "61.0%", "yes", "the best on val"], ["b", "–", "no", "failed: no such file"]]
+    assert cells == [["a", "yes", "the best on val", "61.0%"], ["b", "no", "failed: no such file", "–"]]
 
 
 def test_recipes_are_told_apart_over_seeds_or_not() -> None:

@@ -28,9 +28,9 @@ def screening(part: Json) -> Json:
         f"{', '.join(chosen) or 'None'} went on to the full budget. This is not the leaderboard: nothing of test was "
         "read here."
     )
-    table = [[row["candidate"], words.score(row["val_score"], kind), _goes_on(row), row["why"]] for row in rows]
-    heads = ["Screened recipe", f"{words.capital(label)} on val, small budget", "Goes on", "Why"]
-    return {"sentence": sentence, "blocks": [parts.table("Screening", heads, table, text_columns=1)]}
+    table = [[row["candidate"], _goes_on(row), row["why"], words.score(row["val_score"], kind)] for row in rows]
+    heads = ["Screened recipe", "Goes on", "Why", f"{words.capital(label)} on val, small budget"]
+    return {"sentence": sentence, "blocks": [parts.table("Screening", heads, table, text_columns=3)]}
 
 
 def _goes_on(row: Json) -> str:
@@ -246,7 +246,8 @@ def decomposition(part: Json) -> Json:
     total, steps = part["total"], part["steps"]
     sentence = (
         f"From {part['baseline']['candidate']} to {steps[-1]['candidate']} {label} changed by "
-        f"{parts.change(total, kind, 'difference')}{unit} on {parts.measured(part)}: {_verdict(total)}."
+        f"{parts.change(total, kind, 'difference')}{unit} on {parts.measured(part)}: "
+        f"{'these data ' if total['verdict'] == 'cannot tell' else ''}{_verdict(total)}."
     )
     known = [step for step in steps if step["verdict"] == "gain"]
     if known:
@@ -257,30 +258,30 @@ def decomposition(part: Json) -> Json:
         [
             f"+ {step['factor']}",
             step["candidate"],
+            _verdict(step),
             words.score(step["value"], kind),
             parts.change(step, kind, "difference"),
             words.p_value(step["p_adjusted"]),
-            step["over"],
-            _verdict(step),
+            _over(step, part),
         ]
         for step in steps
     ]
     base = part["baseline"]
-    first = ["baseline", base["candidate"], words.score(base["value"], kind), "–", "–", "–", "–"]
-    heads = ["Change, in the order run", "Candidate", words.capital(label), "Step (95% interval)", "p after Holm"]
-    heads += ["Interval over", "Verdict"]
+    first = ["baseline", base["candidate"], "–", words.score(base["value"], kind), "–", "–", "–"]
+    heads = ["Change, in this order", "Candidate", "Verdict", words.capital(label), "Step (95% interval)"]
+    heads += ["p after Holm", "Interval over"]
     blocks: list[Json] = [
         {"kind": "waterfall", "chart": waterfall(part, kind)},
-        parts.table("Steps in the order run", heads, [first, *rows], text_columns=2),
+        parts.table("Steps in the order run", heads, [first, *rows], text_columns=3),
     ]
     shapley = part["shapley"]
     if shapley is not None:
         averaged = [
-            [item["factor"], parts.change(item, kind, "difference"), item["over"], _verdict(item)]
+            [item["factor"], _verdict(item), parts.change(item, kind, "difference"), _over(item, part)]
             for item in shapley["values"]
         ]
-        heads = ["Change", "Mean over all orders (Shapley), 95% interval", "Interval over", "Verdict"]
-        blocks.append(parts.table("Mean over all orders", heads, averaged))
+        heads = ["Change", "Verdict", "Mean over all orders (Shapley), 95% interval", "Interval over"]
+        blocks.append(parts.table("Mean over all orders", heads, averaged, text_columns=2))
         blocks.append(
             parts.text(
                 f"In the order run a change's share depends on what came before it; the mean over all orders of "
@@ -304,7 +305,12 @@ def decomposition(part: Json) -> Json:
 
 def _verdict(entry: Mapping[str, Any]) -> str:
     said = {"gain": "a gain", "loss": "a loss"}
-    return said.get(entry["verdict"], "these data cannot tell")
+    return said.get(entry["verdict"], "cannot tell")
+
+
+def _over(entry: Mapping[str, Any], part: Json) -> str:
+    """Say what an interval is drawn over, in the data's own words: ``seeds and patients``."""
+    return str(entry["over"]).replace("groups", words.groups_word(part["group_by"]))
 
 
 def waterfall(part: Json, kind: str) -> Json:
