@@ -537,6 +537,7 @@ def test_sd_128_leaves_out_the_rare_classes_of_sd_198(world):
     assert source.card.target().classes == ("acne vulgaris", "beau's lines")
     assert source.card.target().names["acne vulgaris"] == "Acne Vulgaris"
     assert any("1 classes with fewer than 20 photos were left out, 1 photos" in note for note in source.notes)
+    assert "2 classes are here; as published there are 128" in source.notes
 
 
 def test_passion_is_by_patient_and_its_split_is_official(world):

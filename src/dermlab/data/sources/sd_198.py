@@ -35,7 +35,7 @@ def read_classes(path: Path, card: str, name: str | None, min_photos: int = 1) -
 
     Args:
         path: as :func:`read`.
-        card: id of the licence card, and the default name.
+        card: id of the licence card, ``sd-`` and the number of classes, and the default name.
         name: name of the data set.
         min_photos: classes with fewer photos are left out.
     """
@@ -54,6 +54,9 @@ def read_classes(path: Path, card: str, name: str | None, min_photos: int = 1) -
         )
     require_photos(files, photos, [*quarantined, *((label, f"fewer than {min_photos} photos") for label in rare[:1])])
     folders = photos["label"]
+    n_published = int(card.removeprefix("sd-"))
+    if folders.nunique() != n_published:
+        notes.append(f"{folders.nunique():,} classes are here; as published there are {n_published}")
     manifest = pd.DataFrame(
         {
             "image_id": image_ids(photos["file"]),
