@@ -167,7 +167,9 @@ def _average(table: Json, record: Json) -> Json:
                 parts.table("pairs of models over tasks", heads, pairs),
             )
         )
-    return _part(f"method-{table['method']}", METHODS.get(table["method"], table["method"]), said, blocks, notes)
+    return _part(
+        f"method-{table['method']}", METHODS.get(str(table["method"]), str(table["method"])), said, blocks, notes
+    )
 
 
 def _by_size(record: Json) -> list[Json]:
@@ -286,7 +288,7 @@ def _trained(record: Json) -> list[Json]:
     """Return the comparison of trained networks: the epoch best by val beside the last one."""
     rows = []
     for row in record["rows"]:
-        if row["kind"] != "trained" or row["last_epoch"] is None:
+        if row["kind"] != "trained":
             continue
         for name in ("top1", "macro_f1"):
             if name not in row["metrics"]:
@@ -304,12 +306,12 @@ def _trained(record: Json) -> list[Json]:
                     row["task"],
                     words.metric_words(name)[0],
                     parts.written(row["metrics"][name], kind),
-                    parts.written(row["last_epoch"].get(name), kind),
+                    parts.written(row["last_epoch"].get(name), kind) if row["last_epoch"] else "–",
                     words.score(theirs[0]["published"], kind) if theirs else "–",
                     theirs[0]["verdict"] if theirs else "–",
                 ]
             )
-    if not rows:
+    if not any(row["last_epoch"] for row in record["rows"]):
         return []
     heads = ["Network", "Task", "Metric", "Best epoch by val", "Last epoch", "Published", "Ours beside it"]
     said = (

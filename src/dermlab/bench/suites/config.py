@@ -23,7 +23,8 @@ Sure = Literal["read", "transcribed by eye"]
 """Where a published number was taken from: the text of a repository or paper, or the picture of a table."""
 
 Chooses = Literal["top1", "balanced_accuracy", "macro_f1", "auroc"]
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
+Interpolation = Literal["nearest", "bilinear", "bicubic", "area"]
+INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "bilinear", "bicubic", "area")
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
@@ -244,7 +245,7 @@ class Resolution(Config):
     """The resolution study: photos shrunk to each size, seen at that size or enlarged again, by each interpolation."""
 
     sizes: tuple[int, ...] = Field((28, 64, 128, 224), min_length=2, description="sides in pixels the photos keep")
-    interpolations: tuple[Literal["nearest", "bilinear", "bicubic", "area"], ...] = Field(
+    interpolations: tuple[Interpolation, ...] = Field(
         INTERPOLATIONS, min_length=1, description="ways to enlarge them to the encoder's own input"
     )
     native: bool = Field(True, description="also without enlarging, where the network takes the size")

@@ -89,8 +89,8 @@ def study(job: Job, dataset: Dataset, split: str, found: Json) -> Json:
     return {
         "sentence": (
             f"Photos shrunk to {', '.join(map(str, plan.sizes))} px, then enlarged to the encoder's own input, or seen "
-            "as they are where the network takes the size. Photos a second are of the network on this machine, the "
-            "photos in memory."
+            "as they are where the network takes the size. Photos a second: reading the shrunk pixels, enlarging them "
+            "and the network, on this machine."
         ),
         "sizes": list(plan.sizes),
         "rows": rows,
@@ -178,6 +178,7 @@ def features_at(job: Job, dataset: Dataset, encoder: str, size: int, way: str) -
                     else:
                         yield cv2.resize(photo, (input_px, input_px), interpolation=ways[way])
 
+        pixels.fill(f"shrink to {size} px")
         begun = time.monotonic()
         batches = list(
             embed_stream(

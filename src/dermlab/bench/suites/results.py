@@ -112,7 +112,7 @@ def averages(rows: Iterable[Json], metrics: Mapping[str, str], out: Path) -> lis
     for method, models in by_method.items():
         everywhere = [task for task in metrics if any(task in held for held in models.values())]
         common = [task for task in everywhere if all(task in held for held in models.values())]
-        listed = [
+        listed: list[Json] = [
             {
                 "model": model,
                 "n_parameters": parameters[model],

@@ -317,13 +317,22 @@ def pooled(tables: Sequence[Predictions]) -> Predictions:
 
 
 def _last_epoch(job: Job, dataset: Dataset, runs: Sequence[ProbeResult]) -> Json | None:
-    """Return the test metrics of the last epoch's weights, which the notebook reports in place of the best by val."""
+    """Return the test metrics of the last epoch's weights, which the notebook reports in place of the best by val.
+
+    None where the split has several folds or repeats: a run predicts with those of its networks that have not met a
+    photo, which would be the average of several and no last epoch of any.
+    """
     from dermlab.adapt.finetune.run import FittedFinetune
+    from dermlab.core.device import resolve
 
     tables = []
     for run in runs:
         table = run.predictions().part("test")
-        probabilities, _ = FittedFinetune.open(run.path).predict(dataset, runtime=_runtime(job), epoch="last")
+        if len(table.frame[["repeat", "fold"]].drop_duplicates()) > 1:
+            return None
+        model = FittedFinetune.open(run.path)
+        runtime = resolve(job.device, model.model["settings"]["precision"])
+        probabilities, _ = model.predict(dataset, runtime=runtime, epoch="last")
         rows = pd.Index(dataset.image_ids).get_indexer(table.frame["image_id"])
         frame = table.frame.copy()
         for code, name in enumerate(table.classes):
