@@ -105,6 +105,11 @@ def by_frequency(
         figure = averaged(kind, members)
         return estimate_metric(metric, found.sets, *figure, holders, level=level, classes=names).to_dict()
 
+    def known_from(members: np.ndarray) -> int:
+        """Return how many groups the spread of a mean over classes is known from: their harmonic mean."""
+        counts = [holders[place] for place in np.flatnonzero(members & present)]
+        return max(2, int(len(counts) / sum(1 / n for n in counts))) if counts else n_groups
+
     bins = []
     for code, name in enumerate(BINS):
         members = bin_of == code
@@ -117,14 +122,15 @@ def by_frequency(
             "n_train": round(float(trained[members].sum())),
             "auroc": None,
         }
-        bins.append(entry | {kind: told(kind, members, n_groups) for kind in kinds})
+        bins.append(entry | {kind: told(kind, members, known_from(members)) for kind in kinds})
     occupied = [code for code in range(3) if (present & (bin_of == code)).any()]
     gap = None
     if len(occupied) > 1:
         (head, head_draws), (tail, tail_draws) = (
             averaged("recall", bin_of == code) for code in (occupied[0], occupied[-1])
         )
-        gap = interval(head - tail, head_draws - tail_draws, n_groups, level=level).to_dict()
+        fewest = min(known_from(bin_of == code) for code in (occupied[0], occupied[-1]))
+        gap = interval(head - tail, head_draws - tail_draws, fewest, level=level).to_dict()
     per_class = {}
     for code, name in enumerate(classes):
         per_class[name] = {
