@@ -174,6 +174,8 @@ def test_a_dry_run_sends_nothing_and_tells_the_terms(
     assert "condition: ImageNet-1k" in told
     assert "head.safetensors" in told
     assert hub.asked == []
+    assert main(["push", str(run), "model", "--dry_run"]) == 2
+    assert "write OWNER/NAME" in capsys.readouterr().err
 
 
 def test_what_may_not_be_shipped_is_not_pushed_until_that_is_waived_and_told(

@@ -69,8 +69,9 @@ class PushResult:
 def run(config: PushConfig) -> PushResult:
     """Pack the run, and send it unless something stands against it or it is a dry run."""
     from dermlab.core.progress import note
-    from dermlab.report.push import package, send
+    from dermlab.report.push import check_name, package, send
 
+    check_name(config.repository)
     contents = package(config.run, config.waive)
     if config.dry_run:
         return PushResult(contents, None)

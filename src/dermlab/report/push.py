@@ -240,6 +240,7 @@ def send(contents: Package, repository: str, *, private: bool = True, message: s
         InputError: something stands against it still, or ``repository`` is no name of the Hub's.
         DermlabError: the Hub could not be reached or said no.
     """
+    check_name(repository)
     if contents.refusals:
         raise InputError(refused(contents.refusals))
     from huggingface_hub import CommitOperationAdd, HfApi
@@ -253,8 +254,8 @@ def send(contents: Package, repository: str, *, private: bool = True, message: s
             for name, content in contents.files.items()
         ]
         api.create_commit(made.repo_id, operations, commit_message=message)
-    except HFValidationError:
-        raise InputError(f"{repository!r}: is no name of a repository; write OWNER/NAME") from None
+    except HFValidationError as error:
+        raise InputError(f"{repository!r}: is no name of a repository: {first_line(error)}") from None
     except OfflineModeIsEnabled:
         raise DermlabError("the hub is switched off here (HF_HUB_OFFLINE is set); nothing was sent") from None
     except HfHubHTTPError as error:
@@ -268,6 +269,12 @@ def send(contents: Package, repository: str, *, private: bool = True, message: s
             raise DermlabError(f"the hub at {api.endpoint} cannot be reached; nothing was sent") from None
         raise
     return str(made)
+
+
+def check_name(repository: str) -> None:
+    """Refuse what can be no repository's name, before anything is packed."""
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repository) is None:
+        raise InputError(f"{repository!r}: is no name of a repository; write OWNER/NAME")
 
 
 def refused(refusals: Mapping[str, str]) -> str:
