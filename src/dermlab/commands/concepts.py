@@ -43,7 +43,7 @@ class ConceptsResult:
         """Return what a person reads."""
         lines = [f"{self.out}: {words.plural(self.n_images, 'photo')} × {words.plural(len(self.concepts), 'concept')}"]
         if self.n_left_out:
-            lines.append(f"{words.plural(self.n_left_out, 'photo')} without an image left out")
+            lines.append(f"{words.plural(self.n_left_out, 'photo')} cannot be read and have no row")
         if self.associations:
             lines.append(f"those that go with a class most, of {self.n_pairs:,} pairs looked at (the largest of many):")
         for one in self.associations:

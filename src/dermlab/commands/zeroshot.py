@@ -55,7 +55,7 @@ class ZeroshotResult:
             f"(prompts {self.prompts})"
         ]
         if self.n_left_out:
-            lines.append(f"{words.plural(self.n_left_out, 'photo')} without an image left out")
+            lines.append(f"{words.plural(self.n_left_out, 'photo')} cannot be read and have no row")
         lines += [f"warning: {text}" for text in self.warnings]
         return [*lines, f"next: dermlab evaluate {self.out} --out DIR"]
 
