@@ -112,15 +112,8 @@ def test_the_bars_of_the_steps_join_and_reach_the_last_value() -> None:
     assert "recipe, +10.0 points" in shown["sentence"]
     assert shown["notes"] == ["Few seeds."]
     rows = [[cell["text"] for cell in line] for line in shown["blocks"][1]["rows"]]
-    assert rows[2] == [
-        "+ TTA",
-        "with TTA",
-        "cannot tell",
-        "59.0%",
-        "−1.0 (−3.0 to +1.0)",
-        "0.020",
-        "seeds and patients",
-    ]
+    assert rows[2] == ["+ TTA", "with TTA", "cannot tell", "59.0%", "−1.0 (−3.0 to +1.0)", "0.020"]
+    assert shown["blocks"][2]["text"] == "Intervals are over seeds and patients."
 
 
 def test_a_screening_says_who_goes_on_and_that_it_is_no_leaderboard() -> None:

@@ -262,30 +262,30 @@ def decomposition(part: Json) -> Json:
             words.score(step["value"], kind),
             parts.change(step, kind, "difference"),
             words.p_value(step["p_adjusted"]),
-            _over(step, part),
         ]
         for step in steps
     ]
     base = part["baseline"]
-    first = ["baseline", base["candidate"], "–", words.score(base["value"], kind), "–", "–", "–"]
+    first = ["baseline", base["candidate"], "–", words.score(base["value"], kind), "–", "–"]
     heads = ["Change, in this order", "Candidate", "Verdict", words.capital(label), "Step (95% interval)"]
-    heads += ["p after Holm", "Interval over"]
+    heads += ["p after Holm"]
     blocks: list[Json] = [
         {"kind": "waterfall", "chart": waterfall(part, kind)},
         parts.table("Steps in the order run", heads, [first, *rows], text_columns=3),
+        parts.text(_over(steps, part)),
     ]
     shapley = part["shapley"]
     if shapley is not None:
         averaged = [
-            [item["factor"], _verdict(item), parts.change(item, kind, "difference"), _over(item, part)]
-            for item in shapley["values"]
+            [item["factor"], _verdict(item), parts.change(item, kind, "difference")] for item in shapley["values"]
         ]
-        heads = ["Change", "Verdict", "Mean over all orders (Shapley), 95% interval", "Interval over"]
+        heads = ["Change", "Verdict", "Mean over all orders (Shapley), 95% interval"]
         blocks.append(parts.table("Mean over all orders", heads, averaged, text_columns=2))
         blocks.append(
             parts.text(
                 f"In the order run a change's share depends on what came before it; the mean over all orders of "
-                f"{', '.join(shapley['factors'])} does not. Both add up to the same gain."
+                f"{', '.join(shapley['factors'])} does not. Both add up to the same gain.",
+                _over(shapley["values"], part),
             )
         )
     all_runs = [
@@ -308,9 +308,16 @@ def _verdict(entry: Mapping[str, Any]) -> str:
     return said.get(entry["verdict"], "cannot tell")
 
 
-def _over(entry: Mapping[str, Any], part: Json) -> str:
-    """Say what an interval is drawn over, in the data's own words: ``seeds and patients``."""
-    return str(entry["over"]).replace("groups", words.groups_word(part["group_by"]))
+def _over(steps: Sequence[Json], part: Json) -> str:
+    """Say what the steps' intervals are drawn over, in the data's own words."""
+    groups = words.groups_word(part["group_by"])
+    named: dict[str, list[str]] = {}
+    for step in steps:
+        named.setdefault(str(step["over"]).replace("groups", groups), []).append(step["factor"])
+    if len(named) == 1:
+        return f"Intervals are over {next(iter(named))}."
+    told = [f"over {over}: {', '.join(factors)}" for over, factors in named.items()]
+    return f"Intervals {'; '.join(told)}. Those over {groups} alone are about these trained models."
 
 
 def waterfall(part: Json, kind: str) -> Json:
