@@ -16,7 +16,6 @@ from dermlab.report.model_card import describe_run, folder_card, without_places,
 
 SECTIONS = ("Warnings", "Intended use and limits", "Data", "Licences and lineage", "How to make it again")
 FINETUNE = {
-    "encoder": "timm:test_resnet+random",
     "size_px": 32,
     "frozen_epochs": 1,
     "finetune_epochs": 0,
@@ -47,9 +46,14 @@ def finetuned(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from dermlab.adapt.finetune.config import FinetuneSettings
     from dermlab.adapt.finetune.run import run_finetune
     from dermlab.data.dataset import Dataset
+    from dermlab.models import create_encoder
+    from dermlab.pretrain.export import export_encoder
 
-    out = tmp_path_factory.mktemp("finetuned") / "run"
-    return run_finetune(Dataset.open(clinic), FinetuneSettings.model_validate(FINETUNE), out).path
+    folder = tmp_path_factory.mktemp("finetuned")
+    encoder, _ = create_encoder("timm:test_resnet+random", size_px=32)
+    said = {"name": "own", "made_from": ["synthetic-clinic"], "cautions": (), "told": ""}
+    recipe = FINETUNE | {"encoder": str(export_encoder(encoder, folder / "encoder", **said))}
+    return run_finetune(Dataset.open(clinic), FinetuneSettings.model_validate(recipe), folder / "run").path
 
 
 def test_a_runs_card_has_every_section_and_each_figure_with_n_and_interval(histogram_run: Path) -> None:
@@ -107,10 +111,13 @@ def test_a_finetuned_runs_card_says_how_photos_are_prepared_and_on_how_many_it_w
     report = read_json(next(finetuned.glob("checkpoints/*/model.json")))["report"]
     assert f"Fitted on {report['n_train']:,} photos and chosen on {report['n_val']:,}" in body
     assert "size_px: 32" in body.replace("\\", "")
-    assert "base_model" not in front  # random weights
+    assert "base_model" not in front  # weights that the Hub does not have
     for heading in SECTIONS:
         assert f"## {heading}" in body
-    assert str(finetuned) not in body
+    assert str(finetuned.parent) not in body
+    (told,) = [text for text in read_json(finetuned / "metrics.json")["warnings"] if text.startswith("contaminated")]
+    assert "was pretrained on" in told
+    assert "- contaminated: encoder was pretrained on" in body.replace("\\", "")
 
 
 def test_an_encoders_card_names_what_it_was_trained_on_and_how_it_loads(own_encoder: Path) -> None:

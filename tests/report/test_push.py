@@ -279,6 +279,8 @@ def test_a_frozen_encoder_that_was_made_here_goes_along(
     assert "HAM10000: no commercial use" in " ".join(contents.waived)
     assert not [name for name, content in contents.files.items() if str(own_encoder.parent) in text_of(content)]
     pushed = download(contents, tmp_path / "pushed")
+    model = read_json(pushed / "checkpoints" / "repeat0-fold0" / "model.json")
+    assert model["encoder"]["licence_card"] == yaml.safe_load((own_encoder / "card.yaml").read_text())["id"]
     out = tmp_path / "table.parquet"
     assert main(["predict", str(pushed), str(clinic), "--out", str(out)]) == 0
     own = pd.read_parquet(encoder_run / "predictions.parquet").query("split == 'test'").set_index("image_id")

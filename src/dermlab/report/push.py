@@ -19,7 +19,7 @@ from dermlab.adapt.probe import ENCODER_FOLDER, MODEL_FILE, PUSHED_FILE, SEEN_FI
 from dermlab.core.errors import DermlabError, InputError, first_line
 from dermlab.core.files import read_json
 from dermlab.evaluate.predictions import read_table
-from dermlab.licensing import LicenceCard, Verdict, cards
+from dermlab.licensing import LicenceCard, Verdict, cards, read_card
 from dermlab.licensing.triage import BLOCKED, UNKNOWN, worst
 from dermlab.report.model_card import Lineage, anonymous, encoder_folder, folder_card, without_places
 
@@ -135,9 +135,15 @@ def _encoder_made_here(model: Json) -> Path | None:
 
 
 def _shown(content: Json, hidden: frozenset[str]) -> Json:
-    """Return a description as it goes; a model whose encoder goes along finds it beside its own folder."""
-    along = {"encoder_name": ENCODER_FOLDER} if _encoder_made_here(content) is not None else {}
-    return {**_public(content, hidden), **along}
+    """Return a description as it goes: an encoder that goes along is found there, and its card is named by its id."""
+    shown = _public(content, hidden)
+    if _encoder_made_here(content) is not None:
+        shown["encoder_name"] = ENCODER_FOLDER
+    encoder = content.get("encoder")
+    card = encoder.get("licence_card") if isinstance(encoder, dict) else None
+    if card is not None and Path(card).is_file():
+        shown["encoder"]["licence_card"] = read_card(card).id
+    return dict(shown)
 
 
 def _described(folder: Path, places: Mapping[str, Path]) -> dict[str, Json]:
@@ -196,8 +202,8 @@ def _identities(folder: Path) -> frozenset[str]:
         frame = read_table(file)
         columns = [name for name in ("image_id", "unit", "group") if name in frame]
         found.update(str(value) for name in columns for value in frame[name].dropna().unique())
-    # A bare small number is no name, and would be found in every metric.
-    return frozenset(value for value in found if not (value.isdigit() and len(value) < 6))
+    # A letter or a bare small number is nobody's name, and would be found in every sentence and metric.
+    return frozenset(value for value in found if len(value) > (5 if value.isdigit() else 2))
 
 
 def _without(text: str, hidden: frozenset[str]) -> str:
