@@ -167,7 +167,7 @@ def test_a_batch_that_is_held_is_not_written_over(opened):
 
 
 def test_memory_of_batches_that_are_let_go_is_used_again(opened):
-    memory = loader._BatchMemory(2)
+    memory = loader.BatchMemory(2)
     first = memory.take((4, 5), torch.float32)
     second = memory.take((4, 5), torch.bfloat16)
     assert first.data_ptr() != second.data_ptr()

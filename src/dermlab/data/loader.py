@@ -58,14 +58,15 @@ class Normalise:
         return values.to(self.dtype).permute(0, 3, 1, 2)
 
     def write(self, values: torch.Tensor, out: torch.Tensor) -> None:
-        """Normalise contiguous float32 pixels (..., W, 3) into ``out``, which may be the same."""
+        """Normalise float32 pixels (..., W, 3), each row contiguous, into ``out``, which may be the same."""
         # Rows of width × 3 numbers keep the inner loop long; three numbers at a time it is five times slower.
         length = values.shape[-2] * 3
+        shape = (*values.shape[:-2], length)
         scale, bias = self._row
         if len(scale) != length:
             scale, bias = self._scale.repeat(length // 3), self._bias.repeat(length // 3)
             self._row = scale, bias
-        torch.addcmul(bias, values.view(-1, length), scale, out=out.view(-1, length))
+        torch.addcmul(bias, values.view(shape), scale, out=out.view(shape))
 
 
 def batches(
@@ -122,11 +123,11 @@ def batches(
     device = normalise.device
     threads = threads or available_cores()
     stream = torch.cuda.Stream(device) if device.type == "cuda" else None
-    memory = _BatchMemory(threads + prefetch + 2)  # and one with the caller, one just let go of
+    memory = BatchMemory(threads + prefetch + 2)  # and one with the caller, one just let go of
 
     def make(start: int, end: int) -> tuple[torch.Tensor, np.ndarray]:
         asked = indices[start:end]
-        images, chosen = _without_failures(pixels, asked)
+        images, chosen = without_failures(pixels, asked)
         if gains is not None:
             images = [rebalance(image, gains[index]) for image, index in zip(images, chosen.tolist(), strict=True)]
         view = 0 if occurrences is None else occurrences[start:end][np.isin(asked, chosen)]
@@ -141,7 +142,7 @@ def batches(
             return _as_pixels(images, views, made), chosen
         return _as_numbers(images, views, memory.take(shape, dtype), normalise), chosen
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="dermlab-batches", initializer=_one_core_each)
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="dermlab-batches", initializer=one_core_each)
     waiting: deque[Future[tuple[torch.Tensor, np.ndarray]]] = deque()
     pairs = itertools.pairwise(edges)
 
@@ -163,9 +164,7 @@ def batches(
             # On CUDA one batch is on its way while the network works on the one before.
             if uploaded and (stream is None or len(uploaded) > 1 or not waiting):
                 batch, kept, arrived = uploaded.popleft()
-                if arrived is not None:
-                    arrived.wait(torch.cuda.current_stream(device))
-                    batch.record_stream(torch.cuda.current_stream(device))
+                await_arrival([batch], arrived)
                 yield batch, kept
     finally:
         for future in waiting:
@@ -173,7 +172,17 @@ def batches(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _BatchMemory:
+def await_arrival(tensors: Sequence[torch.Tensor], arrived: torch.cuda.Event | None) -> None:
+    """Let the network's stream wait for what another one brings, and keep that memory until the network is done."""
+    if arrived is None:
+        return
+    for tensor in tensors:
+        current = torch.cuda.current_stream(tensor.device)
+        arrived.wait(current)
+        tensor.record_stream(current)
+
+
+class BatchMemory:
     """Memory for batches, used again when nobody holds a tensor over it any more.
 
     Fresh memory costs a page fault every 4 kB, which for a batch is as long as filling it.
@@ -214,7 +223,7 @@ def photo_gains(pixels: Pixels, rows: np.ndarray, kind: str, threads: int | None
     gains = np.ones((len(pixels), 3))
 
     def estimate(part: np.ndarray) -> None:
-        images, chosen = _without_failures(pixels, part)
+        images, chosen = without_failures(pixels, part)
         for image, index in zip(images, chosen.tolist(), strict=True):
             gains[index] = illuminant_gains(image, MINKOWSKI[kind])
 
@@ -228,7 +237,8 @@ def epoch_order(n: int, *, seed: int, epoch: int) -> np.ndarray:
     return generator(seed, "order", epoch).permutation(n)
 
 
-def _without_failures(pixels: Pixels, chosen: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+def without_failures(pixels: Pixels, chosen: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the photos among those chosen that hold an image, and which these are."""
     images = pixels.images(chosen)
     if not pixels.failures:
         return images, chosen
@@ -285,7 +295,7 @@ def _thread_pools() -> threadpoolctl.ThreadpoolController:
     return threadpoolctl.ThreadpoolController()  # looks through all loaded libraries: once is enough
 
 
-def _one_core_each() -> None:
+def one_core_each() -> None:
     """Keep torch's operations in this thread from spreading over the cores that the other threads and the model use."""
     torch.get_num_threads()  # torch sets a thread's number at its first question; afterwards it stays as set here
     _thread_pools().limit(limits=1, user_api="openmp")

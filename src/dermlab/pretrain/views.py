@@ -92,7 +92,7 @@ def view_batches(
     device: torch.device | str = "cpu",
     threads: int | None = None,
 ) -> Iterator[tuple[list[torch.Tensor], np.ndarray]]:
-    """Yield all views of a batch's photos; each is drawn from ``(seed, epoch, image, view)`` and from nothing else.
+    """Return batches of all views of photos; each is drawn from ``(seed, epoch, image, view)`` and from nothing else.
 
     Args:
         pixels: the photos.
@@ -104,41 +104,27 @@ def view_batches(
         seed: of the views.
         epoch: the pass over the data.
         device: where the tensors are wanted.
-        threads: making each view's batches.
+        threads: making views (default: the cores of this process).
 
-    Yields:
-        One (B, 3, S, S) tensor a view, and the (B,) photos they are of.
+    Returns:
+        One (B, 3, S, S) tensor a view and the (B,) photos they are of, batch after batch; see
+        :func:`dermlab.data.view_batches.view_batches`.
     """
-    from dermlab.data.loader import batches
+    from dermlab.data import view_batches as made
 
-    indices = np.asarray(indices, np.int64)
-    streams = []
-    number = 0
-    for group in groups:
-        for _ in range(group.count):
-            streams.append(
-                batches(
-                    pixels,
-                    indices,
-                    batch_size,
-                    mean=mean,
-                    std=std,
-                    augment=group.augmentation,
-                    seed=seed,
-                    epoch=epoch,
-                    threads=threads or 1,
-                    prefetch=1,
-                    device=device,
-                    occurrences=np.full(len(indices), number),
-                )
-            )
-            number += 1
-    try:
-        for parts in zip(*streams, strict=True):
-            yield [images for images, _ in parts], parts[0][1]
-    finally:
-        for stream in streams:
-            stream.close()  # type: ignore[attr-defined]
+    augmentations = [group.augmentation for group in groups for _ in range(group.count)]
+    return made.view_batches(
+        pixels,
+        indices,
+        batch_size,
+        augmentations,
+        mean=mean,
+        std=std,
+        seed=seed,
+        epoch=epoch,
+        threads=threads,
+        device=device,
+    )
 
 
 def draw_views(pixels: Pixels, rows: np.ndarray, groups: Sequence[ViewGroup], path: Any, *, seed: int) -> None:
