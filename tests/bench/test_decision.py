@@ -312,3 +312,16 @@ def test_what_was_waived_is_not_called_unseen() -> None:
 def test_a_photo_without_a_patient_is_no_patient() -> None:
     told = decided([outcome("new", 0.7)], [], tested=Scope("patient_id", n_without=1))
     assert "168 photos of 130 patients and 1 photo without one" in told.sentence
+
+
+def test_a_difference_without_an_interval_tells_nothing_and_is_said_to_have_none() -> None:
+    """Where every bootstrap replicate is alike there is no interval: no sentence may print one, and nothing ships."""
+    rival = old(0.03, 0.01)
+    rival.pair.update(low=None, high=None, verdict="cannot tell apart")
+    found = decided([outcome("new", 0.7)], [rival.pair], rival=rival, margin=0.0)
+    assert found.word == "CANNOT TELL"
+    assert "+3.0 points (no interval)" in found.sentence
+    assert groups_needed(rival.pair, 0.0) is None
+    turned = pair_of([rival.pair], "old", "new", "top1")
+    assert turned is not None
+    assert (turned["low"], turned["high"]) == (None, None)

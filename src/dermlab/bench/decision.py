@@ -295,10 +295,8 @@ def _effect(pair: Mapping[str, Any]) -> dict[str, Any]:
 
 def _gap(pair: Mapping[str, Any], metric: str) -> str:
     kind = _kind(metric)
-    return (
-        f"{words.points(pair['difference'], kind)}{_unit(metric)} "
-        f"(95% interval {words.points(pair['low'], kind)} to {words.points(pair['high'], kind)})"
-    )
+    said = ("" if pair["low"] is None else "95% interval ") + words.gap_span(pair, kind)
+    return f"{words.points(pair['difference'], kind)}{_unit(metric)} ({said})"
 
 
 def _asked(margin: float, metric: str) -> str:

@@ -148,19 +148,12 @@ def _table(entries: list[dict[str, Any]], metric: str, kind: str) -> list[str]:
     counts = metric == "top1"
     rows = [["", "difference", "95% interval", "p", "p (Holm)", *["right: first only, second only"] * counts]]
     for entry in entries:
-        shown = [words.points(entry["difference"], kind), _span(entry, kind)]
+        shown = [words.points(entry["difference"], kind), words.gap_span(entry, kind)]
         shown += [words.p_value(entry["p"]), words.p_value(entry["p_adjusted"])]
         shown += [", ".join(words.count(n) for n in entry["discordant"])] * counts
         rows.append([f"{entry['a']} − {entry['b']}", *shown])
     verdicts = ["verdict", *map(_verdict, entries)]
     return [f"{line}   {verdict}" for line, verdict in zip(aligned(rows), verdicts, strict=True)]
-
-
-def _span(entry: dict[str, Any], kind: str) -> str:
-    """Write the interval of a difference, its ends signed."""
-    if entry["low"] is None:
-        return "no interval"
-    return f"{words.points(entry['low'], kind)} to {words.points(entry['high'], kind)}"
 
 
 def _verdict(entry: dict[str, Any]) -> str:

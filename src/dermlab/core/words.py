@@ -135,6 +135,12 @@ def points(difference: float | None, kind: str = "share") -> str:
     return text.replace("-", "−")
 
 
+def gap_span(difference: Mapping[str, Any], kind: str = "share") -> str:
+    """Write the interval of a difference, its ends signed: ``−1.2 to +3.4``, or ``no interval`` where there is none."""
+    low, high = difference.get("low"), difference.get("high")
+    return "no interval" if low is None or high is None else f"{points(low, kind)} to {points(high, kind)}"
+
+
 def margin(size: float, kind: str = "share") -> str:
     """Write a margin: ``2 points`` for a share, ``0.02`` else."""
     return f"{round(100 * size, 6):g} points" if kind == "share" else f"{size:g}"

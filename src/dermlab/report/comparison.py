@@ -79,7 +79,9 @@ def _metric(place: int, metric: str, entries: Sequence[Json], names: Sequence[st
     for entry in entries:
         values.setdefault(entry["a"], entry.get("value_a"))
         values.setdefault(entry["b"], entry.get("value_b"))
-    pairs = [{**entry, "interval": _interval(entry, kind), "verdict_words": verdict_words(entry)} for entry in entries]
+    pairs = [
+        {**entry, "interval": words.gap_span(entry, kind), "verdict_words": verdict_words(entry)} for entry in entries
+    ]
     rows = [
         {
             "label": f"{pair['a']} − {pair['b']}",
@@ -120,7 +122,7 @@ def _sentence(label: str, entries: Sequence[Json], placed: Mapping[str, int]) ->
         (entry,) = entries
         kind = words.metric_words(entry["metric"])[2]
         unit = " points" if kind == "share" else ""
-        size = f"{words.points(entry['difference'], kind)}{unit} ({_interval(entry, kind)})"
+        size = f"{words.points(entry['difference'], kind)}{unit} ({words.gap_span(entry, kind)})"
         if entry["verdict"] == "cannot tell apart":
             return f"by {label} these data cannot tell {entry['a']} and {entry['b']} apart; the difference is {size}."
         return f"by {label} {verdict_words(entry)}; {entry['a']} minus {entry['b']} is {size}."
@@ -156,12 +158,6 @@ def _tag(pair: Json) -> Json:
     return {"text": "first better" if pair["verdict"] == "a better" else "second better", "tone": "good"}
 
 
-def _interval(entry: Mapping[str, Any], kind: str) -> str:
-    if entry["low"] is None or entry["high"] is None:
-        return "no interval"
-    return f"{words.points(entry['low'], kind)} to {words.points(entry['high'], kind)}"
-
-
 def _over_seeds(seeds: Json) -> str:
     """Say who is better as a recipe, over training seeds, by the first metric."""
     entries = [entry for entry in seeds["comparisons"] if entry["metric"] == seeds["comparisons"][0]["metric"]]
@@ -183,7 +179,7 @@ def _seeds(seeds: Json) -> Json:
         {
             **entry,
             **_named(entry["metric"]),
-            "interval": _interval(entry, words.metric_words(entry["metric"])[2]),
+            "interval": words.gap_span(entry, words.metric_words(entry["metric"])[2]),
             "verdict_words": verdict_words(entry),
         }
         for entry in seeds["comparisons"]

@@ -169,7 +169,7 @@ def _tiles(record: Json) -> list[Json]:
             {
                 "label": f"Against {against['name']}{RIVALS[against['kind']]}",
                 "value": words.points(against["difference"], kind) + (" points" if kind == "share" else ""),
-                "note": f"95% interval {words.points(against['low'], kind)} to {words.points(against['high'], kind)}",
+                "note": ("" if against["low"] is None else "95% interval ") + words.gap_span(against, kind),
                 "words": False,
             }
         )
@@ -350,12 +350,12 @@ def _pairs(comparison: Sequence[Json], names: Sequence[str], metric: str, kind: 
             better = {"a better": sign, "b better": -sign}.get(pair["verdict"], 0)
             cell_kind, mark = {1: ("better", "▲"), -1: ("worse", "▼"), 0: ("same", "≈")}[better]
             low, high = (pair["low"], pair["high"]) if sign == 1 else (_minus(pair["high"]), _minus(pair["low"]))
-            between = f"{words.points(low, kind)} to {words.points(high, kind)}"
+            between = words.gap_span({"low": low, "high": high}, kind)
             p = words.p_value(pair["p_adjusted"])
             title = f"{a} − {b}: {words.points(difference, kind)} ({between}), p after Holm {p}"
             cells.append({"kind": cell_kind, "text": f"{mark} {words.points(difference, kind)}", "title": title})
         rows.append({"name": a, "cells": cells})
-    spelled = [{**pair, "words": _verdict_words(pair)} for pair in mine]
+    spelled = [{**pair, "words": _verdict_words(pair), "interval": words.gap_span(pair, kind)} for pair in mine]
     return {"names": list(names), "rows": rows if mine else [], "all": spelled, "n": len(mine)}
 
 
