@@ -170,6 +170,16 @@ def test_metrics_that_could_not_be_computed_are_said_to_be_absent(record: dict[s
     assert "no interval" in words
 
 
+def test_differences_without_an_interval_have_none_anywhere_on_the_page(record: dict[str, Any]) -> None:
+    """Where all bootstrap replicates are alike both ends are null; no dash may stand for one."""
+    for pair in [*record["comparison"], record["decision"]["against"]]:
+        pair.update(low=None, high=None)
+    page = render(record, {})
+    assert "no interval" in Page(page).words
+    assert "– to –" not in page
+    assert "None" not in Page(page).words
+
+
 def test_the_same_record_gives_the_same_bytes(record: dict[str, Any]) -> None:
     assert render(record, {}) == render(json.loads(json.dumps(record)), {})
 
