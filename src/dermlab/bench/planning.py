@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     import torch
 
     from dermlab.adapt.finetune.config import FinetuneSettings
+    from dermlab.adapt.finetune.fit import FoldData
+    from dermlab.adapt.finetune.losses import Objective
     from dermlab.adapt.finetune.network import FinetuneNetwork
-    from dermlab.data.pixel_cache import Pixels
+    from dermlab.core.device import Runtime
+    from dermlab.models.preprocess import Preprocess
 
 N_STEPS = 3
 MOMENTS = {"sgd": 1, "rmsprop": 1}
@@ -35,7 +38,7 @@ class PhasePlan:
 
     Attributes:
         name: frozen or finetune.
-        steps: optimiser steps of all its epochs.
+        steps: optimiser steps of all its epochs, of photos or of cases.
         seconds_per_step: the median of the measured ones, loading of photos included.
         memory_gb: at the peak: weights, gradients, moments, averaged weights and what is kept for the backward pass;
             measured on CUDA, worked out from the tensors elsewhere.
@@ -60,6 +63,7 @@ class TrainingPlan:
         hours: of all trainings; with early stopping they may be fewer.
         price: of all, where the config has price_per_hour.
         error: why nothing could be measured.
+        not_measured: what the recipe has and the measured steps had not.
     """
 
     candidate: str
@@ -70,13 +74,15 @@ class TrainingPlan:
     hours: float | None = None
     price: float | None = None
     error: str = ""
+    not_measured: tuple[str, ...] = ()
 
 
 def plan_costs(config: BakeoffConfig) -> list[TrainingPlan]:
     """Measure a few steps of every fine-tuned candidate, frozen and whole, and return what all of them will take.
 
     Nothing is trained, judged or written but decoded photos in the pixel cache (and the split, where there is none).
-    The questionnaire's branch is measured on blanks.
+    Labels are made up, and the questionnaire's branch is measured on blanks; several devices and torch.compile are not
+    measured, which the plan says.
 
     Raises:
         InputError: there is no fine-tuned candidate, or data, split or names will not do.
@@ -116,14 +122,15 @@ def _plan_one(
     from dermlab.models.cost import estimate
 
     settings = recipe_settings(setting, recipe, setting.config.seed)
-    counts = {name: _mean_rows(setting, name) for name in ("train", "val", "test")}
+    counts = {name: _mean_rows(setting, settings, name) for name in ("train", "val", "test")}
     n_train = min(counts["train"], settings.max_train_samples or counts["train"])
     n_val = min(counts["val"], settings.max_val_samples or counts["val"])
     phases = phases_of(settings)
     wanted = [phase.name for phase in phases]
     if any(name not in measured for name in (*wanted, "judge")):
         measured |= _measure(setting, settings, wanted)
-    steps = math.ceil(max(1, n_train // settings.batch_size) / settings.accumulate)
+    together = settings.batch_size * settings.devices * settings.nodes
+    steps = math.ceil(max(1, n_train // together) / settings.accumulate)
     planned = tuple(PhasePlan(phase.name, steps * phase.n_epochs, *measured[phase.name]) for phase in phases)
     n_epochs = sum(phase.n_epochs for phase in phases)
     n_told = counts["val"] + (counts["test"] if stage == "full" else 0)
@@ -132,67 +139,134 @@ def _plan_one(
     n_trainings = n_seeds * len(setting.split[["repeat", "fold"]].drop_duplicates())
     # Priced as embedding is: so many trainings, each at its pace.
     cost = estimate(1, 1 / seconds, epochs=n_trainings, price_per_hour=setting.config.price_per_hour)
-    return TrainingPlan(item.name, stage, n_trainings, planned, judge, cost.hours, cost.price)
+    left_out = not_measured(settings)
+    return TrainingPlan(item.name, stage, n_trainings, planned, judge, cost.hours, cost.price, not_measured=left_out)
 
 
-def _mean_rows(setting: Setting, part: str) -> int:
-    """Return the photos of a part, the mean over folds."""
-    split = setting.split
-    n_folds = len(split[["repeat", "fold"]].drop_duplicates())
-    return round(int((split["split"] == part).sum()) / n_folds)
+def _mean_rows(setting: Setting, settings: FinetuneSettings, part: str) -> int:
+    """Return the photos (or cases) of a part, the mean over folds."""
+    from dermlab.adapt.finetune.cases import case_column
+
+    split, dataset = setting.split, setting.dataset
+    inside = (split["split"] == part).to_numpy()
+    n_folds = len(split) // len(dataset)
+    if settings.case == "image":
+        return round(int(inside.sum()) / n_folds)
+    ids = dataset.ids_of(case_column(dataset, settings.case))
+    return round(sum(len(np.unique(ids[own])) for own in inside.reshape(n_folds, -1)) / n_folds)
+
+
+def not_measured(settings: FinetuneSettings) -> tuple[str, ...]:
+    """Return what of a recipe the measured steps leave out, a clause each."""
+    told = []
+    if settings.compile:
+        told.append("torch.compile (measured without)")
+    if settings.devices * settings.nodes > 1:
+        told.append("what devices tell each other (measured on one, the steps of all)")
+    return tuple(told)
 
 
 def _measure(setting: Setting, settings: FinetuneSettings, phases: Sequence[str]) -> dict[str, tuple[float, float]]:
     """Return seconds a step and memory in GB of each phase, and under ``judge`` seconds a photo in eval mode."""
+    from dermlab.adapt.finetune.losses import Objective
     from dermlab.adapt.finetune.network import build_network, freeze, train_mode
     from dermlab.core.device import resolve
-    from dermlab.data.pixel_cache import open_pixels
     from dermlab.models.cost import measure_steps
     from dermlab.training.loop import quiet_randomness
+    from dermlab.training.speed import checkpoint_gradients
 
     runtime = resolve(settings.device, settings.precision)
-    n_classes = len(setting.dataset.card.target(setting.target).classes)
+    objective = Objective.of(setting.dataset.card.target(setting.target), settings)
     n_questionnaire = setting.dataset.questionnaire().shape[1] if settings.head == "fusion" else 0
     found: dict[str, tuple[float, float]] = {}
     with quiet_randomness():
-        network = build_network(settings, n_classes, n_questionnaire).to(runtime.device)
-        n_wanted = min(len(setting.dataset), (N_STEPS + 1) * settings.batch_size)
-        pixels = open_pixels(setting.dataset.paths[:n_wanted], network.backbone.preprocess.recipe())
-        pixels.fill()
+        network = build_network(settings, objective.n_outputs, n_questionnaire).to(runtime.device)
+        if settings.gradient_checkpointing:
+            for _, tower in network.encoders():
+                checkpoint_gradients(tower.network)
+        data = _some_photos(setting, settings, network.backbone.preprocess, objective, n_questionnaire)
         for name in phases:
             freeze(network, settings.train_from, whole_backbone=name == "frozen")
             train_mode(network)
             _reset_peak(runtime.device)
-            step = _stepper(network, settings, pixels, n_classes, n_questionnaire, runtime, name)
+            step = _stepper(network, settings, data, runtime, name)
             seconds, kept = measure_steps(step, network.parameters(), runtime.device, steps=N_STEPS)
             found[name] = seconds, _memory(network, settings, kept, runtime.device) / 1e9
         network.eval()
-        judged = iter(_batches(pixels, settings, network, runtime.device, augment=False))
+        judged = _batches(data, settings, network, runtime.device, augment=False)
 
         def judge() -> None:
             import torch
 
-            images, _ = next(judged)
+            images, chosen, belongs = next(judged)
             with torch.no_grad(), runtime.autocast():
-                network(images, *_blanks(len(images), n_questionnaire, runtime.device))
+                network(images, *data.answers(chosen, runtime.device), **belongs)
 
         seconds, _ = measure_steps(judge, network.parameters(), runtime.device, steps=N_STEPS)
         found["judge"] = seconds / settings.batch_size, 0.0
     return found
 
 
-def _stepper(
-    network: FinetuneNetwork,
-    settings: FinetuneSettings,
-    pixels: Pixels,
-    n_classes: int,
-    n_questionnaire: int,
-    runtime: Any,
-    phase: str,
-) -> Any:
-    """Return a function that takes one real step: photos loaded, forward, backward, weights moved."""
-    from torch.nn.functional import cross_entropy
+def _some_photos(
+    setting: Setting, settings: FinetuneSettings, preprocess: Preprocess, objective: Objective, n_questionnaire: int
+) -> FoldData:
+    """Return the data set's first photos as the recipe sees them, with made-up labels and blank questionnaires."""
+    from dermlab.adapt.finetune.cases import find_bags
+    from dermlab.adapt.finetune.fit import FoldData
+    from dermlab.adapt.finetune.run import crop_source_px
+    from dermlab.data.loader import photo_gains
+    from dermlab.data.pixel_cache import open_pixels
 
+    dataset = setting.dataset
+    n_photos = (N_STEPS + 1) * settings.batch_size
+    if settings.case != "image":
+        n_photos *= settings.case_photos * max(1, len(settings.modalities))
+    n_photos = min(n_photos, len(dataset))
+    recipes = [preprocess.recipe()]
+    side = crop_source_px(settings, preprocess)
+    if side is not None:
+        recipes.append(recipes[0].model_copy(update={"size_px": side, "fit": "short", "crop_fraction": 1.0}))
+    pixels, *larger = open_pixels(dataset.paths[:n_photos], recipes)
+    for one in (pixels, *larger):
+        one.fill()
+    readable = np.arange(len(dataset)) < n_photos
+    readable[list(pixels.failures)] = False
+    bags = None
+    if settings.case != "image":
+        bags = find_bags(
+            dataset,
+            settings.case,
+            modalities=settings.modalities,
+            most=settings.case_photos,
+            readable=readable,
+            in_order=settings.case_pooling == "concatenation",
+        )
+    rows = np.flatnonzero(readable) if bags is None else np.arange(len(bags))
+    if not len(rows):
+        raise InputError("none of the first photos can be read: nothing can be measured")
+    n = n_photos if bags is None else len(bags)
+    codes = np.arange(n) % objective.n_classes
+    questionnaire = np.zeros((n, n_questionnaire), np.float32)
+    return FoldData(
+        pixels,
+        np.eye(objective.n_classes)[codes] if objective.multilabel else codes,
+        rows,
+        rows,
+        objective.n_classes,
+        *((questionnaire, np.zeros(n, bool), questionnaire[0]) if n_questionnaire else (None, None, None)),
+        views=larger[0] if larger else None,
+        gains=None
+        if settings.colour_constancy == "none"
+        else photo_gains(pixels, np.arange(n_photos), settings.colour_constancy),
+        objective=objective,
+        bags=bags,
+    )
+
+
+def _stepper(network: FinetuneNetwork, settings: FinetuneSettings, data: FoldData, runtime: Runtime, phase: str) -> Any:
+    """Return a function that takes one real step: photos loaded, forward, backward, weights moved."""
+    from dermlab.adapt.finetune.losses import mixed
+    from dermlab.core.randomness import generator
     from dermlab.training.loop import Stepper, make_fabric
     from dermlab.training.optimiser import AveragedWeights, make_optimiser, parameter_groups
 
@@ -208,55 +282,44 @@ def _stepper(
         accumulate=settings.accumulate,
         average=AveragedWeights(network, settings.ema_decay) if settings.ema_decay else None,
     )
-    loaded = iter(_batches(pixels, settings, network, runtime.device, augment=True))
+    loaded = _batches(data, settings, network, runtime.device, augment=True)
+    random = generator(settings.seed, "planning")
 
-    def part(images: torch.Tensor) -> Any:
-        import torch
+    def part(images: torch.Tensor, chosen: np.ndarray, belongs: dict[str, Any]) -> Any:
+        labels = data.aim.labels(data.codes[chosen], images.device)
+        images, labels = mixed(images, labels, random, mixup=settings.mixup, cutmix=settings.cutmix)
+        answers = data.answers(chosen, images.device)
+        return lambda forward: (data.aim(forward(images, *answers, **belongs), labels, None), len(chosen))
 
-        labels = torch.arange(len(images), device=images.device) % n_classes
-        blanks = _blanks(len(images), n_questionnaire, runtime.device)
-        return lambda forward: (cross_entropy(forward(images, *blanks).float(), labels), len(images))
-
-    return lambda: stepper.take([part(next(loaded)[0]) for _ in range(settings.accumulate)])
+    return lambda: stepper.take([part(*next(loaded)) for _ in range(settings.accumulate)])
 
 
 def _batches(
-    pixels: Pixels, settings: FinetuneSettings, network: FinetuneNetwork, device: str, *, augment: bool
-) -> Iterator[tuple[torch.Tensor, np.ndarray]]:
-    """Yield batches of readable photos without end, augmented as the recipe says."""
+    data: FoldData, settings: FinetuneSettings, network: FinetuneNetwork, device: str, *, augment: bool
+) -> Iterator[tuple[torch.Tensor, np.ndarray, dict[str, Any]]]:
+    """Yield batches without end, augmented as the recipe says."""
     from dermlab.data.augment import preset
-    from dermlab.data.loader import batches
 
     preprocess = network.backbone.preprocess
     views = None
     if augment and (settings.augmentation != "none" or settings.augmentation_changes):
         views = preset(settings.augmentation, preprocess.size_px, **settings.augmentation_changes)
-    readable = np.setdiff1d(np.arange(len(pixels)), list(pixels.failures))
-    if not len(readable):
-        raise InputError("none of the first photos can be read: nothing can be measured")
-    rows = np.resize(readable, 64 * settings.batch_size)
+    n_batches = 16
+    rows = np.resize(data.train, n_batches * settings.batch_size)
     epoch = 0
     while True:
         epoch += 1
-        yield from batches(
-            pixels,
+        yield from data.batches(
             rows,
-            settings.batch_size,
+            [settings.batch_size] * n_batches,
+            dropout=settings.photo_dropout if augment else 0.0,
             augment=views,
-            seed=settings.seed,
+            seed=settings.seed if augment else None,
             epoch=epoch,
             mean=preprocess.mean,
             std=preprocess.std,
             device=device,
         )
-
-
-def _blanks(n: int, n_questionnaire: int, device: str) -> tuple[torch.Tensor, ...]:
-    import torch
-
-    if not n_questionnaire:
-        return ()
-    return torch.zeros(n, n_questionnaire, device=device), torch.zeros(n, dtype=torch.bool, device=device)
 
 
 def _reset_peak(device: str) -> None:
@@ -303,8 +366,10 @@ def lines(plans: Sequence[TrainingPlan]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+    left_out = [f"{item.candidate}: not in it: {text}" for item in plans for text in item.not_measured]
     return [
         *told,
+        *dict.fromkeys(left_out),
         f"steps and s/step of one training, the median of {N_STEPS} measured; hours: all trainings, with judging val "
         "and predicting; early stopping may end them sooner, and only finalists of a screening go on",
     ]
