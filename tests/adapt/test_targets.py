@@ -180,7 +180,7 @@ def test_networks_are_finetuned_for_every_kind_of_target(clinic: Path, tmp_path:
 
     losses = {"signs": "focal", "severity": "ordinal", "diagnosis": "cost"}
     settings = FinetuneSettings(
-        encoder="timm:resnet18+random", channels=(8, 8, 8, 8), small_stem=True, size_px=32, target=target,
+        encoder="timm:resnet18+random", channels=(8, 8, 8, 8), size_px=32, target=target,
         loss=losses[target], decision="cost" if target == "diagnosis" else "most_probable", mixup=0.2,
         class_weight="balanced", frozen_epochs=0, finetune_epochs=1, augmentation="none", n_boot=100, device="cpu",
         precision="fp32",

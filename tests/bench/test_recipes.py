@@ -16,6 +16,7 @@ from dermlab.bench.screening import finalists, screened
 from dermlab.core.config import validate
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json
+from dermlab.evaluate.assessment import PARTS
 
 RECIPE: dict[str, Any] = {
     "encoder": "timm:test_resnet+random",
@@ -40,6 +41,7 @@ CANDIDATES: list[dict[str, Any]] = [
 
 def config(data: Path, **over: Any) -> BakeoffConfig:
     fields = {"data": data, "candidates": CANDIDATES, "n_boot": 100, "precision": "fp32", "device": "cpu"}
+    fields["assessment"] = {"skip": PARTS}  # of a winner: tested elsewhere, and not quick
     steps = [{"factor": "training", "candidate": "adamw"}, {"factor": "TTA", "candidate": "flips"}]
     fields["decomposition"] = {"baseline": "neighbours", "steps": steps}
     return validate(BakeoffConfig, {**fields, **over})
