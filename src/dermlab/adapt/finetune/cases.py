@@ -88,6 +88,11 @@ class Bags:
         return rows[keep], slots[keep], np.bincount(owner[keep], minlength=len(cases))
 
 
+def case_column(dataset: Dataset, kind: str) -> str:
+    """Return the manifest's column that cases go by; those of kind ``unit`` by what the card scores."""
+    return f"{dataset.card.unit if kind == 'unit' else kind}_id"
+
+
 def find_bags(
     dataset: Dataset, kind: str, *, modalities: Sequence[str], most: int, readable: np.ndarray, in_order: bool
 ) -> Bags:
@@ -104,7 +109,7 @@ def find_bags(
     Raises:
         InputError: a column is missing, or no photo has one of the modalities.
     """
-    column = f"{dataset.card.unit if kind == 'unit' else kind}_id"
+    column = case_column(dataset, kind)
     if column not in dataset.manifest:
         raise InputError(f"{dataset.folder}/manifest.parquet: has no column {column!r}, which case: {kind} goes by")
     ids = dataset.ids_of(column)
