@@ -180,7 +180,8 @@ def plan_lines(found: dict[str, Any]) -> list[str]:
             rows.append([pace["model"], pace["kind"], "–", "–", f"not measured: {pace['error']}"])
         else:
             figures = [words.rate(pace["images_per_second"]), f"{pace['epochs'] * pace['trainings']:g}"]
-            rows.append([pace["model"], pace["kind"], f"{pace['input_px']}", *figures])
+            kind = pace["kind"] if pace["weights_here"] else f"{pace['kind']}, weights not here"
+            rows.append([pace["model"], kind, f"{pace['input_px']}", *figures])
     told += [*_aligned(rows, 2), ""]
     rows = [["task", "photos", "source", "pixels", "features", "time"]]
     for task in found["tasks"]:

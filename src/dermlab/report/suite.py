@@ -525,7 +525,12 @@ def as_markdown(record: Json) -> str:
 
 def _markdown_table(block: Json) -> list[str]:
     def cells(row: Sequence[Json]) -> str:
-        return "| " + " | ".join(cell["text"].replace("|", "\\|").replace("\n", " ") for cell in row) + " |"
+        return "| " + " | ".join(_plain(cell["text"]) for cell in row) + " |"
 
     rule = "|" + "|".join("---:" if cell["num"] else "---" for cell in block["head"]) + "|"
     return [cells(block["head"]), rule, *(cells(row) for row in block["rows"])]
+
+
+def _plain(text: str) -> str:
+    """Return a text for a cell of a Markdown table: in one line, with nothing that Markdown or a browser would read."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dermlab.bench.suites.config import Recipe, Suite, Task
 from dermlab.bench.suites.data import Place
 from dermlab.bench.suites.run import Request, select
-from dermlab.core.errors import DermlabError
+from dermlab.core.errors import DermlabError, MissingWeightsError
 from dermlab.core.progress import progress
 from dermlab.data.dataset import CARD, Dataset
 from dermlab.features import histogram
+
+if TYPE_CHECKING:
+    from dermlab.models.encoders import Encoder
 
 Json = dict[str, Any]
 CHANNELS, FLOAT32 = 3, 4
@@ -35,8 +38,9 @@ def plan(suite: Suite, request: Request) -> Json:
 
     Returns:
         ``{"suite", "device", "precision", "paces": [{"model", "kind", "images_per_second", "input_px", "dim",
-        "error"}], "tasks": [{"task", "n", "here", "advice", "download_bytes", "pixel_bytes", "feature_bytes",
-        "hours": {model: h}, "hours_in_all"}], "hours", "disk_bytes", "unknown": [tasks of unknown size]}``.
+        "epochs", "trainings", "weights_here", "error"}], "tasks": [{"task", "n", "here", "advice", "download_bytes",
+        "pixel_bytes", "feature_bytes", "hours": {model: h}, "hours_in_all"}], "hours", "disk_bytes", "unknown": [tasks
+        of unknown size]}``.
     """
     from dermlab.core.device import resolve
 
@@ -71,9 +75,8 @@ def plan(suite: Suite, request: Request) -> Json:
 
 
 def _pace(model: str | Recipe, request: Request, runtime: Any) -> Json:
-    """Measure an encoder, or the two phases of a recipe's network; weights are random where they are not here."""
+    """Measure an encoder, or the two phases of a recipe's network; weights that are not here are drawn for it."""
     from dermlab.models.cost import measure
-    from dermlab.models.encoders import create_encoder
 
     name = model if isinstance(model, str) else model.name
     found: Json = {
@@ -84,30 +87,38 @@ def _pace(model: str | Recipe, request: Request, runtime: Any) -> Json:
         "dim": 0,
         "epochs": 1.0,
         "trainings": 1,
+        "weights_here": True,
         "error": "",
     }
     if model == histogram.NAME:
         return found | _histogram_pace()
     try:
-        settings = None if isinstance(model, str) else model.settings()
-        encoder = create_encoder(
-            model if settings is None else settings.encoder,
-            size_px=None if settings is None else settings.size_px,
-        )[0]
-        if settings is None:
+        if isinstance(model, str):
+            encoder, found["weights_here"] = _build(model)
             pace = measure(encoder, runtime, batch_size=MEASURED).images_per_second
         else:
+            settings = model.settings()
+            encoder, found["weights_here"] = _build(settings.encoder, settings.size_px)
             frozen, trained = settings.frozen_epochs, settings.finetune_epochs
             seconds = frozen / measure(encoder, runtime, batch_size=MEASURED).images_per_second if frozen else 0.0
             if trained:
                 seconds += trained / measure(encoder, runtime, batch_size=MEASURED, train=True).images_per_second
-            assert not isinstance(model, str)
             found |= {"epochs": float(frozen + trained), "trainings": len(model.seeds) or 1}
             pace = (frozen + trained) / seconds
         found |= {"images_per_second": pace, "input_px": encoder.preprocess.size_px, "dim": encoder.dim}
     except DermlabError as error:
         found["error"] = str(error)
     return found
+
+
+def _build(name: str, size_px: int | None = None) -> tuple[Encoder, bool]:
+    """Build an encoder and tell whether its weights are here; without them one of random weights is as fast."""
+    from dermlab.models.encoders import create_encoder
+
+    try:
+        return create_encoder(name, size_px=size_px)[0], True
+    except MissingWeightsError:
+        return create_encoder(f"{name}+random", size_px=size_px)[0], False
 
 
 def _histogram_pace() -> Json:

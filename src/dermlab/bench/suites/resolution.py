@@ -211,7 +211,7 @@ def draw(rows: Sequence[Json], job: Job, metric: str) -> list[tuple[str, str]]:
     for method, part in frame.groupby("method", sort=False):
         panels = [
             Panel(
-                str(model),
+                f"{model}",
                 [
                     Line(str(way), of_way["size_px"].tolist(), [one[metric] for one in of_way["metrics"]])
                     for way, of_way in of_model.groupby("way", sort=False)
@@ -249,7 +249,7 @@ def draw(rows: Sequence[Json], job: Job, metric: str) -> list[tuple[str, str]]:
             stem = job.place / f"cost-{method}"
             draw_curves(
                 stem,
-                [Panel(method, lines)],
+                [Panel(f"{method}", lines)],
                 x_label="milliseconds a photo, on this machine",
                 y_label=label,
                 caption=f"As they are: each size as the network takes it; enlarged: the largest size. {said}",
