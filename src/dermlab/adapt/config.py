@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from dermlab.core.config import Config
+from dermlab.core.device import Precision
 
 HeadKind = Literal["knn", "linear", "mlp", "fusion", "questionnaire", "majority"]
 Decision = Literal["most_probable", "cost"]
@@ -71,6 +72,14 @@ def _from_word(value: Any) -> Any:
 
 Head = Annotated[HeadConfig, BeforeValidator(_from_word)]
 """A head in a config: a word, or a mapping with ``kind`` and settings."""
+
+
+class Embedding(Config):
+    """How photos are embedded; an addition to the settings of what is done with their features."""
+
+    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
+    precision: Precision = Field("auto", description="arithmetic of the embedding")
+    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 
 class ProbeSettings(Config):

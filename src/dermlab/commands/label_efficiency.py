@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from dermlab.adapt.config import Embedding
 from dermlab.bench.curve_settings import Curves
 from dermlab.core import words
-from dermlab.core.device import Precision
 from dermlab.core.errors import InputError
 
 
-class LabelEfficiencyConfig(Curves):
+class LabelEfficiencyConfig(Embedding, Curves):
     """Options of ``dermlab label-efficiency``."""
 
     positional: ClassVar[tuple[str, ...]] = ("data",)
@@ -22,9 +22,6 @@ class LabelEfficiencyConfig(Curves):
     data: Path = Field(description="data set folder")
     encoder: tuple[str, ...] = Field(min_length=1, description="one or several encoders, A,B,… (see dermlab encoders)")
     out: Path = Field(description="folder to write; begun work in it is taken up")
-    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Precision = Field("auto", description="arithmetic of the embedding")
-    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 
 @dataclass(frozen=True)

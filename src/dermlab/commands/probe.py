@@ -8,25 +8,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from dermlab.adapt.config import ProbeSettings
+from dermlab.adapt.config import Embedding, ProbeSettings
 from dermlab.core import words
-from dermlab.core.device import Precision
 
 if TYPE_CHECKING:
     from dermlab.adapt.probe import ProbeResult as Probe
     from dermlab.data.dataset import Dataset
 
 
-class ProbeConfig(ProbeSettings):
+class ProbeConfig(Embedding, ProbeSettings):
     """Options of ``dermlab probe``."""
 
     positional: ClassVar[tuple[str, ...]] = ("data",)
 
     data: Path = Field(description="data set folder")
     out: Path = Field(description="run folder to write")
-    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
-    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,20 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from dermlab.adapt.config import Embedding
 from dermlab.bench.unseen import UnseenSettings
 from dermlab.core import words
-from dermlab.core.device import Precision
 
 SHORT = {"max_softmax": "max softmax", "relative_mahalanobis": "rel. Mahalanobis", "mahalanobis": "Mahalanobis"}
 
 
-class UnseenConfig(UnseenSettings):
+class UnseenConfig(Embedding, UnseenSettings):
     """Options of ``dermlab unseen``."""
 
     positional: ClassVar[tuple[str, ...]] = ("data",)
 
     data: Path = Field(description="data set folder")
     out: Path = Field(description="folder to write unseen.json into")
-    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Precision = Field("auto", description="auto, fp32, bf16 or fp16")
-    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
 
 
 @dataclass(frozen=True)
