@@ -25,7 +25,8 @@ class ViewGroup(Config):
     augmentation: Augmentation = Field(description="what is drawn for each")
 
 
-# Colour tells a nevus from a melanoma: jitter is half of DINO's (.4, .4, .2, .1 there), and grey views a quarter.
+# Colour tells diagnoses apart: jitter is half of DINO's or less (.4, .4, .2, .1 there), and grey views a quarter. What
+# that comes to on photos, against the distance between classes, is told in docs/explanation/pretraining.md.
 COLOUR: dict[str, Any] = {
     "jitter": 0.8,
     "brightness": 0.2,
@@ -128,12 +129,12 @@ def view_batches(
 
 
 def draw_views(pixels: Pixels, rows: np.ndarray, groups: Sequence[ViewGroup], path: Any, *, seed: int) -> None:
-    """Write a picture of some photos' views in the first epoch, a row a photo, and the photo itself before them.
+    """Write a picture of some photos' views in the first epoch, a row a photo, and the photo's middle before them.
 
     Args:
         pixels: the photos.
         rows: which.
-        groups: the views.
+        groups: the views; local ones are drawn smaller, as they are, and above each other.
         path: of the PNG.
         seed: of the views.
     """
@@ -141,27 +142,37 @@ def draw_views(pixels: Pixels, rows: np.ndarray, groups: Sequence[ViewGroup], pa
     from PIL import Image
 
     from dermlab.core.files import atomic_path
-    from dermlab.data.augment import draw, render
+    from dermlab.data.augment import draw, render_all
 
-    tile = max(32, min(128, max(group.augmentation.size_px for group in groups)))
+    largest = max(group.augmentation.size_px for group in groups)
+    tile, gap = max(32, min(128, largest)), 4
     lines = []
     for row, photo in zip(rows.tolist(), pixels.images(rows), strict=True):
         short = min(photo.shape[:2])
         top, left = (photo.shape[0] - short) // 2, (photo.shape[1] - short) // 2
-        tiles = [cv2.resize(photo[top : top + short, left : left + short], (tile, tile))]
-        number = 0
+        line = [_columns([cv2.resize(photo[top : top + short, left : left + short], (tile, tile))], tile, gap)]
+        first = 0
         for group in groups:
-            size = group.augmentation.size_px
-            for _ in range(group.count):
-                shape = np.array([photo.shape[:2]])
-                views = draw(group.augmentation, shape, np.array([row]), seed=seed, epoch=1, view=number)
-                made = np.empty((size, size, 3), np.uint8)
-                render(photo, views, 0, made)
-                side = max(1, round(tile * size / groups[0].augmentation.size_px))
-                cell = np.full((tile, tile, 3), 255, np.uint8)
-                cell[:side, :side] = cv2.resize(made, (min(side, tile), min(side, tile)))
-                tiles.append(cell)
-                number += 1
-        lines.append(np.concatenate(tiles, axis=1))
+            n, size = group.count, group.augmentation.size_px
+            sizes, same = np.tile(photo.shape[:2], (n, 1)), np.full(n, row)
+            views = draw(group.augmentation, sizes, same, seed=seed, epoch=1, view=np.arange(first, first + n))
+            made = np.empty((n, size, size, 3), np.uint8)
+            render_all(photo, views, 0, made)
+            side = max(1, round(tile * size / largest))
+            line.append(_columns([cv2.resize(view, (side, side)) for view in made], tile, gap))
+            first += n
+        lines.append(np.concatenate(line, axis=1))
     with atomic_path(path) as temporary:
         Image.fromarray(np.concatenate(lines)).save(temporary, format="PNG")
+
+
+def _columns(squares: list[np.ndarray], height: int, gap: int) -> np.ndarray:
+    """Return squares of one size in columns on white, as many above each other as go into a height."""
+    side = len(squares[0])
+    n = (height + gap) // (side + gap)
+    sheet = np.full((height + gap, -(-len(squares) // n) * (side + gap), 3), 255, np.uint8)
+    for place, square in enumerate(squares):
+        column, row = divmod(place, n)
+        top, left = row * (side + gap), column * (side + gap)
+        sheet[top : top + side, left : left + side] = square
+    return sheet
