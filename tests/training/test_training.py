@@ -11,8 +11,10 @@ import torch
 from timm.optim import param_groups_layer_decay
 from torch import nn
 
+from dermlab.core.device import Runtime
 from dermlab.core.errors import DermlabError, InputError
 from dermlab.training.checkpoint import load_checkpoint, optimiser_tensors, restore_optimiser, save_checkpoint
+from dermlab.training.loop import Stepper, make_fabric
 from dermlab.training.optimiser import AveragedWeights, layers_of, make_optimiser, parameter_groups, rate_factor
 
 
@@ -40,7 +42,16 @@ def test_the_steps_are_torchs_multistep() -> None:
         assert rate_factor(step, 100, schedule="step") == pytest.approx(optimiser.param_groups[0]["lr"])
         optimiser.step()
         schedule.step()
-    assert rate_factor(99, 100, schedule="constant") == 1.0
+
+
+def test_constant_after_a_warmup_is_torchs() -> None:
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / 10, total_iters=9)
+    for step in range(100):
+        expected = optimiser.param_groups[0]["lr"]
+        assert rate_factor(step, 100, schedule="constant", warmup_steps=10) == pytest.approx(expected)
+        optimiser.step()
+        schedule.step()
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_convnext", "test_resnet"])
@@ -54,6 +65,76 @@ def test_layer_decay_and_weight_decay_are_timms(name: str) -> None:
     assert len(found) == len(list(network.parameters()))
     for parameter_name, parameter in network.named_parameters():
         assert found[parameter_name] == pytest.approx(expected[id(parameter)])
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "rmsprop", "lamb", "lion", "nadamw", "adan", "adafactor"])
+def test_an_optimiser_by_name_steps_as_torchs_or_timms_own(name: str) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(4, 4), nn.Linear(4, 4)
+    theirs.load_state_dict(ours.state_dict())
+    groups = [{"params": [theirs.weight], "weight_decay": 0.1}, {"params": [theirs.bias], "weight_decay": 0.0}]
+    made = {
+        "adamw": lambda: torch.optim.AdamW(groups, lr=0.01),
+        "sgd": lambda: torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True),
+        "rmsprop": lambda: torch.optim.RMSprop(groups, lr=0.01),
+        "lamb": lambda: timm.optim.Lamb(groups, lr=0.01),
+        "lion": lambda: timm.optim.Lion(groups, lr=0.01),
+        "nadamw": lambda: timm.optim.NAdamW(groups, lr=0.01),
+        "adan": lambda: timm.optim.Adan(groups, lr=0.01),
+        "adafactor": lambda: timm.optim.Adafactor(groups, lr=0.01),
+    }
+    expected = made[name]()
+    optimiser = make_optimiser(name, parameter_groups(ours, 0.01, weight_decay=0.1))
+    for group in optimiser.param_groups:
+        group["lr"] = group["base_lr"]
+    for seed in range(3):
+        images = torch.randn(8, 4, generator=torch.Generator().manual_seed(seed))
+        for network, one in ((ours, optimiser), (theirs, expected)):
+            one.zero_grad()
+            network(images).square().mean().backward()
+            one.step()
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.05])
+def test_a_step_over_unequal_parts_is_torchs_over_the_whole_batch_clipped_as_torch_clips(
+    clip_norm: float | None,
+) -> None:
+    torch.manual_seed(0)
+    ours, theirs = nn.Linear(4, 3), nn.Linear(4, 3)
+    theirs.load_state_dict(ours.state_dict())
+    images, codes = torch.randn(19, 4), torch.arange(19) % 3
+    class_weights = torch.tensor([0.5, 1.0, 4.0])
+    groups = [{"params": list(ours.parameters()), "base_lr": 0.1, "weight_decay": 0.0}]
+    stepper = Stepper(
+        fabric=make_fabric(Runtime("cpu", "fp32", "")),
+        network=ours,
+        optimiser=make_optimiser("sgd", groups),
+        rate=lambda step: 1.0,
+        seed=0,
+        clip_norm=clip_norm,
+    )
+    expected = torch.optim.SGD(theirs.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+    for _ in range(4):
+        parts, weights = [], []
+        for x, y in zip(images.split(8), codes.split(8), strict=True):
+
+            def part(net: nn.Module, x: torch.Tensor = x, y: torch.Tensor = y) -> tuple[torch.Tensor, int]:
+                return nn.functional.cross_entropy(net(x), y, weight=class_weights), len(x)
+
+            parts.append(part)
+            weights.append(float(class_weights[y].sum()))
+        found = stepper.take(parts, weights)
+        expected.zero_grad()
+        loss = nn.functional.cross_entropy(theirs(images), codes, weight=class_weights)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), clip_norm or torch.inf)
+        expected.step()
+        assert found == pytest.approx(float(loss.detach()), rel=1e-5)
+        if clip_norm is not None:
+            assert norm > clip_norm
+    assert stepper.sums.n == 4 * 19
+    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), atol=1e-6, rtol=1e-5)
 
 
 def test_networks_of_other_libraries_are_layered_by_their_numbered_modules() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import ClassVar
@@ -25,13 +24,18 @@ class FinetuneConfig(FinetuneSettings):
 def run(config: FinetuneConfig) -> ProbeResult:
     """Run the fine-tuning that ``config`` describes, or go on with it."""
     from dermlab.adapt.finetune.run import run_finetune
+    from dermlab.core.device import is_first_process
+    from dermlab.core.progress import set_quiet
     from dermlab.data.dataset import Dataset
     from dermlab.report.model_card import describe_run
 
+    first = is_first_process()
+    if not first:  # of several processes the first one speaks
+        set_quiet(True)
     dataset = Dataset.open(config.data)
     refuse_divided_groups(dataset, split=config.split, target=config.target, seed=config.seed, waive=config.waive)
     done = run_finetune(dataset, config, config.out, record=config)
-    if int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0"))):  # of several processes the first answers
+    if not first:
         sys.exit(0)
     describe_run(done.path, n_boot=config.n_boot, seed=config.seed)
     return ProbeResult(done)

@@ -140,6 +140,12 @@ def _precision_for(device: torch.device) -> tuple[str, str]:
     return "fp32", f"{device.type} runs in fp32"
 
 
+def is_first_process() -> bool:
+    """Tell whether this is the only process, or the first of those that Fabric, torchrun or SLURM started."""
+    names = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return not any(os.environ.get(name, "0") not in ("", "0") for name in names)
+
+
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
     """Return the instruction-set flags of this CPU as Linux names them (empty where they cannot be read)."""

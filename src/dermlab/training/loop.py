@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,24 @@ def quiet_randomness() -> Iterator[None]:
         torch.random.set_rng_state(state)
 
 
+@contextlib.contextmanager
+def vanished_processes_told(fabric: Fabric) -> Iterator[None]:
+    """Turn torch's words for another process that is gone into one line.
+
+    Raises:
+        DermlabError: another of several processes has ended while this one waited for it.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if fabric.world_size == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "Connection", "peer")):
+            raise
+        raise DermlabError(
+            f"another of the {fabric.world_size} processes has ended ({first_line(error)}); what was saved is kept, "
+            "and the same command goes on from it"
+        ) from None
+
+
 @dataclass
 class Sums:
     """What an epoch's steps add up to; it travels in checkpoints.
@@ -153,11 +171,16 @@ class Stepper:
         """Return the largest rate among the groups at a step of this phase."""
         return max(group["base_lr"] for group in self.optimiser.param_groups) * self.rate(step)
 
-    def take(self, parts: list[Callable[[nn.Module], tuple[torch.Tensor, int]]]) -> float:
-        """Take one step over the batches of one accumulation and return the mean loss.
+    def take(
+        self, parts: list[Callable[[nn.Module], tuple[torch.Tensor, int]]], weights: Sequence[float] | None = None
+    ) -> float:
+        """Take one step over the batches of one accumulation and return the mean loss, over all processes.
 
         Args:
-            parts: each gives loss (a scalar, fp32) and number of samples when called with the network.
+            parts: each gives its mean loss (a scalar, fp32) and its number of samples when called with the network.
+            weights: what each part's mean counts: its samples, or the sum of their weights. The step is then that of
+                one batch of all parts of all processes, equal or not. None: the parts of a process count alike, those
+                of several processes by their samples.
 
         A step whose loss or gradient is not finite moves nothing and is counted in ``sums.n_skipped``.
         """
@@ -165,28 +188,27 @@ class Stepper:
         for group in self.optimiser.param_groups:
             group["lr"] = group["base_lr"] * factor
         self.optimiser.zero_grad(set_to_none=True)
-        total, n = 0.0, 0
-        several = self.fabric.world_size > 1
+        loss_sum, n_own, world = 0.0, 0, self.fabric.world_size
+        whole = None if weights is None else max(self._summed(sum(weights))[0], 1e-12)
         # The first process draws what a single one would.
         names = ("rank", self.fabric.global_rank) if self.fabric.global_rank else ()
         draw = generator(self.seed, "step", self.offset + self.step, *names)
         for place, part in enumerate(parts):
             seed = int(draw.integers(2**62))
-            if not several:
-                loss, size = self._called(part, seed)
-                self.fabric.backward(loss / len(parts))
-                total += float(loss.detach()) * size
-                n += size
-                continue
             with self.fabric.no_backward_sync(self.forward, enabled=place < len(parts) - 1):  # type: ignore[arg-type]
                 loss, size = self._called(part, seed)
-                both = torch.tensor([float(loss.detach()) * size, size], dtype=torch.float64, device=loss.device)
-                whole: torch.Tensor = self.fabric.all_reduce(both, reduce_op="sum")  # type: ignore[assignment]
-                # DDP takes the mean over processes: each counts with the samples it had.
-                share = self.fabric.world_size * size / float(whole[1])
-                self.fabric.backward(loss * share / len(parts))
-            total += float(whole[0])
-            n += int(whole[1])
+                if weights is not None and whole is not None:
+                    share = weights[place] / whole
+                    loss_sum += float(loss.detach()) * share
+                else:
+                    share = size / self._summed(size)[0] / len(parts)
+                    loss_sum += float(loss.detach()) * size
+                # DDP takes the mean over processes, and this is a sum of shares.
+                self.fabric.backward(loss * (world * share))
+            n_own += size
+        loss_sum, n_samples = self._summed(loss_sum, n_own)
+        n = int(n_samples)
+        total = loss_sum * n if weights is not None else loss_sum
         finite = math.isfinite(total)
         if finite and self.clip_norm is not None:
             norm = self.fabric.clip_gradients(
@@ -208,6 +230,14 @@ class Stepper:
         self.sums.n_steps += 1
         self.step += 1
         return total / n if n else math.nan
+
+    def _summed(self, *numbers: float) -> list[float]:
+        """Return numbers added up over the processes."""
+        if self.fabric.world_size == 1:
+            return list(numbers)
+        own = torch.tensor(numbers, dtype=torch.float64, device=self.fabric.device)
+        whole: torch.Tensor = self.fabric.all_reduce(own, reduce_op="sum")  # type: ignore[assignment]
+        return [float(value) for value in whole.tolist()]
 
     def _called(self, part: Callable[[nn.Module], tuple[torch.Tensor, int]], seed: int) -> tuple[torch.Tensor, int]:
         torch.manual_seed(seed)

@@ -118,7 +118,14 @@ class FoldData:
             yield from case_batches(pixels, self.bags, rows, sizes, dropout=dropout, gains=self.gains, **options)
             return
         for images, chosen in batches(pixels, rows, sizes, gains=self.gains, **options):
-            yield images, chosen, {}
+            if len(chosen):
+                yield images, chosen, {}
+            elif options.get("seed") is not None:  # one of many may be broken, but all of a training batch?
+                why = next(reversed(pixels.failures.values()))
+                raise DermlabError(
+                    f"no photo of a batch can be read any more ({why}); is the data folder still there? The same "
+                    "command goes on from the last checkpoint"
+                )
 
 
 @dataclass
@@ -427,7 +434,8 @@ class _Training:
             advance(parts[course.position][0])
             for group in _in_groups(made, settings.accumulate):
                 places = range(course.position, course.position + len(group))
-                stepper.take([self._part(epoch, p, parts[p], *one) for p, one in zip(places, group, strict=True)])
+                taken = [self._part(epoch, p, parts[p], *one) for p, one in zip(places, group, strict=True)]
+                stepper.take([loss for loss, _ in taken], [weight for _, weight in taken])
                 course.position += len(group)
                 advance(sum(parts[p][1] - parts[p][0] for p in places))
                 if stepper.sums.n_steps % settings.checkpoint_steps == 0 and course.position < self._n_batches():
@@ -442,8 +450,8 @@ class _Training:
         images: torch.Tensor,
         chosen: np.ndarray,
         belongs: dict[str, Any],
-    ) -> Callable[[torch.nn.Module], tuple[torch.Tensor, int]]:
-        """Return the function that gives one batch's loss."""
+    ) -> tuple[Callable[[torch.nn.Module], tuple[torch.Tensor, int]], float]:
+        """Return the function that gives one batch's loss, and what that loss counts."""
         settings, data = self.settings, self.data
         device = images.device
         labels = data.aim.labels(data.codes[chosen], device)
@@ -459,7 +467,7 @@ class _Training:
             value = data.aim(network(images, *answers, **belongs), labels, self.class_weights)
             return value, len(chosen)
 
-        return loss
+        return loss, data.aim.weight(labels, self.class_weights)
 
     def _end_epoch(self, stepper: Stepper, phase: _Phase, rate: float, seconds: float) -> None:
         course, sums = self.course, stepper.sums

@@ -153,6 +153,17 @@ class Objective:
             weight = labels @ class_weights
             return (each * weight).sum() / weight.sum()
 
+    def weight(self, labels: torch.Tensor, class_weights: torch.Tensor | None = None) -> float:
+        """Return what the mean loss of a batch is divided by, and so how much it counts beside other batches.
+
+        Args:
+            labels: as for a call.
+            class_weights: as for a call.
+        """
+        if self.multilabel:
+            return float(label_counts(labels, class_weights).sum())
+        return float(len(labels)) if class_weights is None else float((labels @ class_weights).sum())
+
     def probabilities(self, logits: torch.Tensor) -> torch.Tensor:
         """Return float64 (B, C): over the classes, or of each label."""
         if self.multilabel:
@@ -237,17 +248,30 @@ def label_loss(
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
+        weight = label_counts(labels, label_weights)
         known = ~labels.isnan()
         labels = labels.nan_to_num()
         smooth = labels * (1 - smoothing) + smoothing / 2
         yes, no = -smooth * logsigmoid(logits), -(1 - smooth) * logsigmoid(-logits)
         if gamma:
             yes, no = yes * logits.neg().sigmoid() ** gamma, no * logits.sigmoid() ** gamma
-        weight = known.float()
         if label_weights is not None:
-            weight = weight * (labels * label_weights[1] + (1 - labels) * label_weights[0])
             yes, no = yes * label_weights[1], no * label_weights[0]
         return ((yes + no) * known).sum() / weight.sum().clamp_min(1e-12)
+
+
+def label_counts(labels: torch.Tensor, label_weights: torch.Tensor | None) -> torch.Tensor:
+    """Return how much each label counts, float (B, C): 0 where it is unknown.
+
+    Args:
+        labels: (B, C) within 0 and 1, NaN where unknown.
+        label_weights: (2, C), of a no and of a yes; None: all known ones count 1.
+    """
+    known = (~labels.isnan()).float()
+    if label_weights is None:
+        return known
+    yes = labels.nan_to_num()
+    return known * (yes * label_weights[1] + (1 - yes) * label_weights[0])
 
 
 def ordinal_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

@@ -35,7 +35,7 @@ from dermlab.adapt.probe import (
 from dermlab.core.config import Config, validate
 from dermlab.core.device import resolve
 from dermlab.core.errors import InputError
-from dermlab.core.files import atomic_path, read_json, write_json
+from dermlab.core.files import atomic_path, cannot_write, read_json, write_json
 from dermlab.core.fingerprint import hash_json
 from dermlab.core.progress import note, set_quiet
 from dermlab.core.randomness import generator
@@ -99,7 +99,7 @@ def run_finetune(
     """
     from dermlab.adapt.finetune.losses import Objective
     from dermlab.models.encoders import identify_encoder
-    from dermlab.training.loop import make_fabric
+    from dermlab.training.loop import make_fabric, vanished_processes_told
 
     target = dataset.card.target(settings.target)
     check_decision(settings.decision, target)
@@ -115,6 +115,24 @@ def run_finetune(
     if fabric.world_size > 1:
         runtime = replace(runtime, device=str(fabric.device))
         set_quiet(not fabric.is_global_zero)
+    with vanished_processes_told(fabric):
+        return _run(dataset, settings, out, record, test, target, objective, identity, runtime, split, fabric)
+
+
+def _run(
+    dataset: Dataset,
+    settings: FinetuneSettings,
+    out: str | Path,
+    record: Config | None,
+    test: bool,
+    target: Target,
+    objective: Objective,
+    identity: EncoderIdentity,
+    runtime: Runtime,
+    split: pd.DataFrame,
+    fabric: Fabric,
+) -> ProbeResult:
+    """Do what :func:`run_finetune` promises, in one of the processes of ``fabric``."""
     start = time.monotonic()
     with fabric.rank_zero_first():  # what the first process makes, the others find
         folder = RunFolder.create(out, record or settings, KIND if test else SCREENING)
@@ -272,7 +290,10 @@ def _run_fold(
     fitted_on = rows["train"]
     if bags is not None:
         met, fitted_on = (np.flatnonzero(np.isin(bags.case_of, cases)) for cases in (met, rows["train"]))
-    place.mkdir(parents=True, exist_ok=True)
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(place, error) from None
     questionnaire = None
     if settings.head == "fusion":
         questionnaire = _learn_questionnaire(dataset, target, labels, fitted_on)
@@ -326,7 +347,9 @@ def _run_fold(
         frame[column] = dataset.manifest[column].to_numpy()[told]
     with atomic_path(place / "predictions.parquet") as temporary:
         frame.to_parquet(temporary, index=False)
-    seen = {"images": dataset.image_ids, "groups": dataset.groups(), "contents": photo_contents(dataset)}
+    # Contents as they were read: by now the photos may be gone.
+    contents = np.array(photos.pixels.content_hashes, dtype=str)
+    seen = {"images": dataset.image_ids, "groups": dataset.groups(), "contents": contents}
     known = {name: np.unique(values[met]).tolist() for name, values in seen.items()}
     write_json(place / "seen.json", {"data": dataset.fingerprint, **known})
     where = f"repeat {repeat}, fold {fold}: " if (repeat or fold) else ""
