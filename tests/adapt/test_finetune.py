@@ -1,4 +1,4 @@
-"""Fine-tuning on tiny networks: what is frozen stays, what is trained moves, a killed run ends as one never killed."""
+"""Fine-tuning on tiny networks: what is frozen stays, what is trained moves, what is saved is what was written."""
 
 from __future__ import annotations
 
@@ -81,67 +81,19 @@ def test_the_saved_network_predicts_what_the_run_wrote(whole: ProbeResult, clini
     assert seen[rows[(frame["split"] == "val").to_numpy()]].all()
 
 
-class Killed(BaseException):
-    """Stands for a process that is gone: nothing catches it."""
-
-
-@pytest.mark.parametrize(
-    ("where", "call"),
-    [("step", 4), ("save", 3), ("save", 5), ("judge", 2), ("best", 1)],
-)
-def test_a_killed_run_ends_bit_equal_to_one_never_killed(
-    whole: ProbeResult, clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, call: int
-) -> None:
-    n_calls = 0
-
-    def dies(real: Any, after: bool) -> Any:
-        def called(*arguments: Any, **keywords: Any) -> Any:
-            nonlocal n_calls
-            n_calls += 1
-            if n_calls - 1 == call and not after:
-                raise Killed
-            result = real(*arguments, **keywords)
-            if n_calls - 1 == call:
-                raise Killed
-            return result
-
-        return called
-
-    with monkeypatch.context() as patch:
-        if where == "step":
-            patch.setattr(loop.Stepper, "take", dies(loop.Stepper.take, after=True))
-        elif where == "save":
-            patch.setattr(fit, "save_checkpoint", dies(fit.save_checkpoint, after=True))
-        elif where == "best":
-            patch.setattr(fit, "save_checkpoint", dies(fit.save_checkpoint, after=False))
-        else:
-            patch.setattr(fit._Training, "_judge", dies(fit._Training._judge, after=False))
-        with pytest.raises(Killed):
-            train(clinic, tmp_path / "run", **FULL)
-    again = train(clinic, tmp_path / "run", **FULL)
-    for name in ("best.safetensors", "last.safetensors"):
-        tensors, record = load_checkpoint(fold(again) / name)
-        expected, expected_record = load_checkpoint(fold(whole) / name)
-        assert tensors.keys() == expected.keys()
-        assert all(torch.equal(tensors[key], expected[key]) for key in expected)
-        assert record == expected_record
-    assert again.metrics == whole.metrics
-    pd.testing.assert_frame_equal(again.predictions().frame, whole.predictions().frame, check_exact=True)
-
-
 def test_what_is_frozen_does_not_move_and_what_is_trained_does(clinic: Path, tmp_path: Path) -> None:
     first = build_network(settings(), len(Dataset.open(clinic).card.target(None).classes), 0).state_dict()
-    frozen = train(clinic, tmp_path / "frozen", frozen_epochs=2, finetune_epochs=0)
+    frozen = train(clinic, tmp_path / "frozen", frozen_epochs=1, finetune_epochs=0)
     after, _ = load_checkpoint(fold(frozen) / "last.safetensors")
     after = {name.removeprefix("network/"): value for name, value in after.items()}
     moved = {name for name, value in first.items() if not torch.equal(value, after[name])}
     assert moved == {"head.weight", "head.bias"}
-    part = train(clinic, tmp_path / "part", frozen_epochs=0, finetune_epochs=2, train_from="layer4")
+    part = train(clinic, tmp_path / "part", frozen_epochs=0, finetune_epochs=1, train_from="layer4")
     after, _ = load_checkpoint(fold(part) / "last.safetensors")
     after = {name.removeprefix("network/"): value for name, value in after.items()}
     moved = {name for name, value in first.items() if not torch.equal(value, after[name])}
     assert moved == {name for name in first if name.startswith(("backbone.network.layer4", "head"))}
-    whole = train(clinic, tmp_path / "whole", frozen_epochs=0, finetune_epochs=2)
+    whole = train(clinic, tmp_path / "whole", frozen_epochs=0, finetune_epochs=1)
     after, _ = load_checkpoint(fold(whole) / "last.safetensors")
     assert not [name for name, value in first.items() if torch.equal(value, after[f"network/{name}"])]
 
@@ -151,10 +103,10 @@ def test_a_frozen_weight_that_moves_stops_the_run(
 ) -> None:
     real = loop.Stepper.take
 
-    def meddles(self: loop.Stepper, parts: Any) -> float:
+    def meddles(self: loop.Stepper, *arguments: Any) -> float:
         with torch.no_grad():
             next(self.network.backbone.parameters()).add_(1e-6)  # type: ignore[operator]
-        return real(self, parts)
+        return real(self, *arguments)
 
     monkeypatch.setattr(loop.Stepper, "take", meddles)
     with pytest.raises(DermlabError, match="frozen have moved"):
@@ -184,6 +136,21 @@ def test_sixteen_photos_are_learnt_by_heart(clinic: Path, tmp_path: Path) -> Non
     assert losses[-1] < 0.05 < losses[0]
 
 
+def test_a_batch_of_photos_that_are_gone_is_one_line(
+    clinic: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fit.batches
+
+    def gone(pixels: Any, *arguments: Any, **options: Any) -> Any:
+        for images, chosen in real(pixels, *arguments, **options):
+            pixels.failures.update({int(row): "no such file" for row in chosen})
+            yield images[:0], chosen[:0]
+
+    monkeypatch.setattr(fit, "batches", gone)
+    with pytest.raises(DermlabError, match=r"no photo of a batch can be read any more \(no such file\)"):
+        train(clinic, tmp_path / "run")
+
+
 def test_permuted_test_labels_change_nothing(clinic: Path, tmp_path: Path) -> None:
     dataset = Dataset.open(clinic)
     column = dataset.card.target(None).column
@@ -197,8 +164,8 @@ def test_permuted_test_labels_change_nothing(clinic: Path, tmp_path: Path) -> No
         there.parent.mkdir(parents=True, exist_ok=True)
         there.symlink_to(path) if not there.exists() else None
     other.write_split("main", split)
-    a = train(clinic, tmp_path / "a", finetune_epochs=1)
-    b = run_finetune(other, settings(finetune_epochs=1), tmp_path / "b")
+    a = train(clinic, tmp_path / "a", frozen_epochs=0, finetune_epochs=1)
+    b = run_finetune(other, settings(frozen_epochs=0, finetune_epochs=1), tmp_path / "b")
     one, _ = load_checkpoint(fold(a) / "best.safetensors")
     two, _ = load_checkpoint(fold(b) / "best.safetensors")
     assert all(torch.equal(one[name], two[name]) for name in one)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from dermlab.adapt.finetune.network import build_network
 from dermlab.adapt.finetune.run import FittedFinetune, run_finetune
 from dermlab.core.errors import InputError
 from dermlab.data.dataset import Dataset
-from dermlab.data.splits import split_by_fraction
 
 CASES = {
     "encoder": "timm:test_resnet+random",
@@ -31,31 +29,6 @@ CASES = {
     "device": "cpu",
     "n_boot": 100,
 }
-
-
-@pytest.fixture(scope="module")
-def pairs(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The clinic's photos two by two, a clinical and a dermoscopic one of a lesion; every fifth has no second."""
-    source = Dataset.open(clinic)
-    column = source.card.target(None).column
-    rows, n = [], 0
-    manifest = source.manifest.sort_values(column, kind="stable")
-    for _, group in manifest[manifest[column].notna()].groupby(column):
-        for place in range(0, len(group) - 1, 2):
-            for number, modality in enumerate(("clinical", "dermoscopy")):
-                if number == 0 or n % 5:
-                    row = group.iloc[place + number].to_dict()
-                    rows.append({**row, "lesion_id": f"lesion{n}", "patient_id": f"patient{n}", "modality": modality})
-            n += 1
-    frame = pd.DataFrame(rows)[[*manifest.columns.drop(["modality"], errors="ignore"), "modality"]]
-    folder = tmp_path_factory.mktemp("pairs") / "clinic"
-    card = source.card.model_copy(update={"unit": "lesion"})
-    made = Dataset.write(folder, frame, card)
-    for old, new in zip([source.folder / path for path in frame["path"]], made.paths, strict=True):
-        new.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(old, new)
-    made.write_split("main", split_by_fraction(made, (0.6, 0.2, 0.2), seed=0))
-    return folder
 
 
 def test_bags_hold_the_photos_of_a_case_and_their_modality(pairs: Path) -> None:
