@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,12 +17,15 @@ from dermlab.adapt.finetune.config import FinetuneSettings
 from dermlab.adapt.finetune.network import build_network, freeze
 from dermlab.adapt.finetune.run import FittedFinetune, balanced, crop_source_px, load_network, run_finetune
 from dermlab.adapt.probe import ProbeResult
+from dermlab.bench.config import Metric as BakeoffMetric
+from dermlab.commands.probe import ProbeResult as Told
 from dermlab.core.errors import InputError, MissingExtraError
 from dermlab.core.files import read_json
 from dermlab.data.augment import illuminant_gains, rebalance
 from dermlab.data.dataset import Dataset
 from dermlab.data.loader import photo_gains
 from dermlab.data.pixel_cache import PixelRecipe, open_pixels
+from dermlab.evaluate.metrics import higher_is_better
 from dermlab.models.preprocess import Preprocess
 from dermlab.training import loop
 from dermlab.training.checkpoint import load_checkpoint
@@ -183,7 +186,13 @@ def test_the_val_score_is_the_named_metric(clinic: Path, tmp_path: Path) -> None
     columns = [name for name in frame if name.startswith("p:")]
     picked = frame[columns].to_numpy()[np.arange(len(frame)), [columns.index(f"p:{name}") for name in frame["label"]]]
     assert result.val_score == pytest.approx(-np.log(picked).mean(), rel=1e-4)
-    assert read_json(result.path / "done.json")["val_metric"] == "log_loss"
+    assert read_json(result.path / "done.json")["val_metric"] == result.val_metric == "log_loss"
+    # Lower is better there, so a reader has to be told which metric it is.
+    assert f"val log loss {result.val_score:.3f}" in "\n".join(Told(result).lines())
+    assert Told(result).to_json()["val_metric"] == "log_loss"
+    # A bake-off ranks by its own metric on val, of which the higher is always the better.
+    assert all(higher_is_better(name) for name in get_args(BakeoffMetric))
+    assert not higher_is_better("log_loss")
 
 
 def test_a_divergence_is_told_at_once_ends_the_training_and_its_frozen_epoch_does_not_win(
