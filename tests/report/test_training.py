@@ -116,6 +116,14 @@ def test_the_bars_of_the_steps_join_and_reach_the_last_value() -> None:
     assert shown["blocks"][2]["text"] == "Intervals are over seeds and patients."
 
 
+def test_an_interval_beyond_what_a_share_can_be_ends_at_the_frame() -> None:
+    part = {"metric": "top1", "baseline": {"value": 0.2}, "steps": [step("TTA", 0.3, 0.1, "cannot tell", half=0.9)]}
+    chart = training.waterfall(part, "share")
+    assert [tick for _, tick in chart["y_ticks"]][:: len(chart["y_ticks"]) - 1] == ["0.0%", "100.0%"]
+    _, drawn, _ = chart["bars"]
+    assert (drawn["low"], drawn["high"]) == (chart["height"], 0.0)
+
+
 def test_a_screening_says_who_goes_on_and_that_it_is_no_leaderboard() -> None:
     rows = [
         {"candidate": "a", "val_score": 0.61, "goes_on": True, "why": "the best on val"},

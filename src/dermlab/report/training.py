@@ -330,6 +330,8 @@ def waterfall(part: Json, kind: str) -> Json:
         for key in ("low", "high")
         if step[key] is not None
     ]
+    # No metric here exceeds 1, and a share is not below 0: an interval that does is drawn to the frame.
+    ends = [min(1.0, end if min(values) < 0 else max(0.0, end)) for end in ends]
     ticks = nice_ticks(min([*values, *ends]), max([*values, *ends]))
     low, high = ticks[0], ticks[-1]
 
