@@ -8,6 +8,7 @@ dropout and drop path depend on the step's number, and a run that goes on after 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,6 +65,8 @@ def make_fabric(runtime: Runtime, *, devices: int = 1, nodes: int = 1, unused_pa
     which: Any = list(range(first, first + devices)) if kind == "cuda" else devices
     options: dict[str, Any] = {}
     if devices * nodes > 1:
+        # Each process would announce itself; what several devices change is said once, by the training.
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
         options = {"strategy": DDPStrategy(find_unused_parameters=unused_parameters), "num_nodes": nodes}
     precision: Any = PRECISIONS[runtime.precision]
     try:
