@@ -253,7 +253,9 @@ def _some_photos(
         rows,
         rows,
         objective.n_classes,
-        *((questionnaire, np.zeros(n, bool), questionnaire[0]) if n_questionnaire else (None, None, None)),
+        questionnaire=questionnaire if n_questionnaire else None,
+        present=np.zeros(n, bool),
+        blank=np.zeros(n_questionnaire, np.float32),
         views=larger[0] if larger else None,
         gains=None
         if settings.colour_constancy == "none"
