@@ -378,8 +378,8 @@ class _Column:
         test stands in. Metrics of the same levels and strata share their deals.
         """
         together: dict[tuple[tuple[int, ...], bool], list[str]] = {}
-        for name, (codes, _) in compared.items():
-            together.setdefault((tuple(codes), name in COMPONENT), []).append(name)
+        for name, (levels, _) in compared.items():
+            together.setdefault((tuple(levels), name in COMPONENT), []).append(name)
         result = {}
         for (codes, stratified), names in together.items():
             held = np.isin(self.levels.codes, codes)
