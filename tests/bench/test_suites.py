@@ -238,6 +238,7 @@ def test_a_second_run_repeats_nothing(made: tuple[Path, dict[str, Any]], monkeyp
     assert [row["metrics"] for row in again["rows"]] == [row["metrics"] for row in record["rows"]]
 
 
+@pytest.mark.slow
 def test_tasks_in_processes_give_the_same(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     place, record = made
     tasks = [TINY["tasks"][0], {"name": "again", "data": "clinic", "target": "severity"}]
@@ -264,6 +265,14 @@ def test_a_model_that_is_not_here_is_left_out_with_its_sentence(
     (left,) = [item for item in found["skipped"] if item["model"]]
     assert left["model"] == "panderm_large"
     assert left["why"] == "not here"
+
+
+def test_where_no_task_can_be_opened_nothing_is_a_result(tmp_path: Path) -> None:
+    tasks = [{"name": "first", "data": "photos", "source": "ph2"}]
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(InputError, match=r"no task could be run\. first: .*PH2_dataset"):
+        run_suite(tiny(tasks=tasks), Request(data_root=tmp_path), tmp_path / "out")
+    assert not (tmp_path / "out" / "results.json").exists()
 
 
 def test_ray_is_asked_for_by_name_and_missing_is_one_line(
@@ -380,9 +389,10 @@ def test_three_models_have_a_diagram(tmp_path: Path) -> None:
         (0.8, 10, 10, LOWER),
         (0.3, 10, 11, OTHER_CASES),
         (0.3, 10, None, OTHER_CASES),
+        (0.3, None, None, OTHER_CASES),
     ],
 )
-def test_what_is_said_of_ours_beside_theirs(theirs: float, n: int, n_theirs: int | None, said: str) -> None:
+def test_what_is_said_of_ours_beside_theirs(theirs: float, n: int | None, n_theirs: int | None, said: str) -> None:
     assert verdict({"value": 0.52, "low": 0.4, "high": 0.6}, theirs, n, n_theirs) == said
 
 
@@ -392,6 +402,12 @@ def test_a_network_of_the_same_name_is_compared_with_its_own_value_alone() -> No
     ]
     found = beside([row("a", "x", 0.5, "trained"), row("a", "new", 0.5, "trained")], published)
     assert [(item["ours"], item["theirs"]) for item in found] == [("x", "x"), ("new", "x"), ("new", "other")]
+
+
+def test_photos_that_were_drawn_here_are_never_their_test_cases() -> None:
+    published = [PublishedValue("a", "x", "top1", 0.1, 10, "linear", "", "there", "read")]
+    verdicts = [beside([row("a", "x", 0.5, official=official)], published)[0]["verdict"] for official in (True, False)]
+    assert verdicts == [HIGHER, OTHER_CASES]
 
 
 def test_percent_becomes_a_share_without_a_neighbour() -> None:
@@ -492,7 +508,8 @@ def test_every_task_says_how_to_get_its_photos() -> None:
 def test_results_are_json(made: tuple[Path, dict[str, Any]]) -> None:
     place, record = made
     stored = read_json(place / "out" / "results.json")
-    assert stored["rows"] == json.loads(json.dumps(record["rows"]))
+    assert [row["metrics"] for row in stored["rows"]] == [row["metrics"] for row in record["rows"]]
+    assert stored["published"][0]["source"] == "nowhere, table 1"
 
 
 # --- trained networks, the resolution study, the plan ---------------------------------------------------------------

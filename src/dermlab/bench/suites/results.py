@@ -160,7 +160,7 @@ def beside(rows: Iterable[Json], published: Sequence[PublishedValue]) -> list[Js
         ``{"task", "metric", "method", "ours": model, "value", "low", "high", "n", "theirs": model, "published",
         "difference", "n_published", "verdict", "source", "sure", "conditions"}``. ``cannot tell`` where theirs lies
         within our interval, which tells how far ours would swing on other patients and nothing of theirs;
-        ``other test cases`` where their number of test cases is not ours, so that nothing can be said.
+        ``other test cases`` where ours were drawn here, or their number is another, so that nothing can be said.
     """
     found = []
     same = {value.model for value in published}
@@ -183,7 +183,7 @@ def beside(rows: Iterable[Json], published: Sequence[PublishedValue]) -> list[Js
                     "published": theirs.value,
                     "n_published": theirs.n,
                     "difference": ours["value"] - theirs.value,
-                    "verdict": verdict(ours, theirs.value, row["n"], theirs.n),
+                    "verdict": verdict(ours, theirs.value, row["n"] if row["official"] else None, theirs.n),
                     "source": theirs.source,
                     "sure": theirs.sure,
                     "conditions": theirs.conditions,
@@ -193,8 +193,15 @@ def beside(rows: Iterable[Json], published: Sequence[PublishedValue]) -> list[Js
 
 
 def verdict(ours: Mapping[str, float | None], theirs: float, n: int | None, n_theirs: int | None) -> str:
-    """Say how ours stands to theirs: higher, lower, cannot tell, or measured on other cases."""
-    if n_theirs is None or n != n_theirs:
+    """Say how ours stands to theirs: higher, lower, cannot tell, or measured on other cases.
+
+    Args:
+        ours: value, low and high.
+        theirs: the published value.
+        n: test cases of the official test part; None where ours is not the official one.
+        n_theirs: theirs; None where nobody says.
+    """
+    if n is None or n != n_theirs:
         return OTHER_CASES
     low, high = ours["low"], ours["high"]
     if low is None or high is None or low <= theirs <= high:

@@ -155,9 +155,12 @@ def run_suite(suite: Suite, request: Request, out: str | Path) -> Json:
         sentences = "; ".join(f"{task.name}: {place.missing}" for task, place in selection.missing[:3])
         more = f"; and {len(selection.missing) - 3} more ('--dry_run' lists them)" if len(selection.missing) > 3 else ""
         raise InputError(f"suite {suite.name}: no task's photos are here. {sentences}{more}")
-    write_text(out / "suite.yaml", write_yaml(suite))
     failed: list[Json] = []
     jobs = list(_jobs(selection, request, out, failed))
+    if not jobs:
+        told = "; ".join(f"{item['task']}: {item['reason']}" for item in failed)
+        raise InputError(f"suite {suite.name}: no task could be run. {told}")
+    write_text(out / "suite.yaml", write_yaml(suite))
     done = {found["task"]: found for found in _results(jobs, request)}
     tasks = [done[task.name] for task, _ in selection.tasks if task.name in done]
     skipped = [

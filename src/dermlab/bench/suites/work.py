@@ -25,6 +25,7 @@ from dermlab.core.files import write_json
 from dermlab.core.fingerprint import hash_json
 from dermlab.core.progress import note
 from dermlab.data.dataset import Dataset
+from dermlab.data.ingest import OFFICIAL
 from dermlab.evaluate.predictions import Predictions, write_predictions
 from dermlab.evaluate.summary import summarise
 
@@ -84,8 +85,10 @@ def run_task(job: Job) -> Json:
         ``{"task", "title", "folder", "target", "metric", "status": "done" | "failed", "reason", "data": {"name", "n",
         "n_groups", "group_by", "licence", …}, "rows": [row], "skipped": [{"task", "model", "reason"}], "few_shot": …,
         "warnings": [], "seconds"}``. A row is ``{"task", "model", "method", "kind", "encoder", "n_parameters", "n",
-        "n_groups", "unit", "group_by", "metrics": {name: {"value", "low", "high"}}, "val_score", "chosen",
-        "converged", "seconds", "images_per_second", "medmnist", "last_epoch", "run", "warnings"}``.
+        "n_groups", "unit", "group_by", "seeds", "metrics": {name: {"value", "low", "high"}}, "val_score", "converged",
+        "seconds", "images_per_second", "medmnist", "last_epoch", "run", "warnings", "official"}``; ``n`` and
+        ``n_groups`` count the distinct ones over all seeds' test parts, and ``official`` says whether the test part is
+        the source's own.
     """
     if job.threads is not None:
         import torch
@@ -111,6 +114,8 @@ def run_task(job: Job) -> Json:
         _do(job, found)
     except DermlabError as error:
         found |= {"status": "failed", "reason": str(error)}
+    for row in found["rows"]:
+        row["official"] = found["data"]["official"]
     found["seconds"] = time.monotonic() - start
     write_json(job.place / "task.json", found)
     return found
@@ -130,6 +135,7 @@ def _do(job: Job, found: Json) -> None:
     split, frame, told = make_split(dataset, job.task, job.suite)
     found["warnings"] += told
     found["data"]["split"] = split
+    found["data"]["official"] = job.suite.split_of(job.task).rule == OFFICIAL and OFFICIAL in dataset.split_names()
     if job.suite.bakeoff is not None:
         _bake(job, dataset, split, found)
         return
