@@ -358,6 +358,7 @@ def row(task: str, model: str, value: float, method: str = "linear", **more: Any
         "metrics": {"top1": scored},
         "n_parameters": 1,
         "n": 10,
+        "official": True,
     } | more
 
 
