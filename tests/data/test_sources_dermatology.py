@@ -372,8 +372,8 @@ def test_a_missing_photo_is_listed_and_stops_nothing(source, lost, entry, world)
         (
             "ph2",
             "PH2Dataset/PH2_dataset.txt",
-            "1 ||     1",
-            "7 ||     1",
+            "1 ||  1",
+            "7 ||  1",
             "PH2_dataset.txt row 3",
             "diagnosis '7' is not",
         ),
@@ -436,7 +436,7 @@ def test_a_missing_photo_is_listed_and_stops_nothing(source, lost, entry, world)
 def test_a_malformed_row_is_one_line_of_the_quarantine(source, file, old, new, place, reason, world, tmp_path, capsys):
     root = world(source)
     text = (root / file).read_text(encoding="utf-8")
-    assert text.count(old) == 1 or source == "ph2"
+    assert old in text
     (root / file).write_text(text.replace(old, new, 1), encoding="utf-8")
     dataset, _ = imported(source, root, tmp_path / "set", capsys)
     lines = dataset.quarantine[dataset.quarantine["path"] == place]
