@@ -33,13 +33,13 @@ KS = (1, 5, 10, 20, 30, 50, 100, 200)
 CS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
-def embed_plainly(encoder: str, paths: list[Path]) -> np.ndarray:
+def embed_plainly(encoder: str, paths: list[Path], seed: int) -> np.ndarray:
     """Return what a notebook would: open, transform, stack, run, (N, D) float32."""
     from timm.data import create_transform, resolve_model_data_config
 
     from dermlab.models import create_encoder
 
-    network, preprocess = create_encoder(encoder)
+    network, preprocess = create_encoder(encoder, seed=seed)  # of random weights
     transform = create_transform(
         **resolve_model_data_config(network.network)
         | {
@@ -104,7 +104,7 @@ def plain(
         rows = [[np.flatnonzero(part == name) for name in ("train", "val", "test")] for part in parts]
         for encoder in encoders:
             start = time.perf_counter()
-            X = embed_plainly(encoder, dataset.paths)
+            X = embed_plainly(encoder, dataset.paths, seed)
             embedding += time.perf_counter() - start
             found[task, encoder, "knn"] = float(np.mean([nearest(X, y, *one) for one in rows]))
             linear = []

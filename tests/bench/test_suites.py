@@ -26,7 +26,7 @@ from dermlab.bench.suites.work import evaluator_scores, with_recipe_paths
 from dermlab.cli import main
 from dermlab.core.config import validate
 from dermlab.core.errors import InputError
-from dermlab.core.files import read_json
+from dermlab.core.files import read_json, write_json
 from dermlab.data.dataset import Dataset
 from dermlab.data.sources import SOURCES
 from dermlab.evaluate.predictions import Predictions
@@ -362,9 +362,9 @@ def row(task: str, model: str, value: float, method: str = "linear", **more: Any
     } | more
 
 
-def test_a_mean_is_over_the_tasks_that_every_model_has(tmp_path: Path) -> None:
+def test_a_mean_is_over_the_tasks_that_every_model_has() -> None:
     rows = [row("a", "x", 0.5), row("b", "x", 0.7), row("c", "x", 0.99), row("a", "y", 0.6), row("b", "y", 0.9)]
-    (table,) = averages(rows, {"a": "top1", "b": "top1", "c": "top1"}, tmp_path)
+    (table,) = averages(rows, {"a": "top1", "b": "top1", "c": "top1"})
     assert table["tasks"] == ["a", "b"]
     assert table["left_out"] == ["c"]
     assert {item["model"]: item["mean"] for item in table["models"]} == pytest.approx({"y": 0.75, "x": 0.6})
@@ -372,13 +372,17 @@ def test_a_mean_is_over_the_tasks_that_every_model_has(tmp_path: Path) -> None:
     assert table["diagram"] is None  # two models have no critical difference
 
 
-def test_three_models_have_a_diagram(tmp_path: Path) -> None:
+def test_three_models_have_a_diagram(made: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     rows = [
         row(task, model, value + k / 50)
         for k, task in enumerate("abc")
         for model, value in zip("xyz", (0.5, 0.6, 0.7), strict=True)
     ]
-    (table,) = averages(rows, dict.fromkeys("abc", "top1"), tmp_path)
+    (table,) = averages(rows, dict.fromkeys("abc", "top1"))
+    tasks = [{**made[1]["tasks"][0], "task": name} for name in "abc"]
+    record = {**made[1], "tables": [table], "tasks": tasks}
+    write_json(tmp_path / "results.json", record)
+    assert "data:image/svg+xml" in write_suite(tmp_path).read_text(encoding="utf-8")
     assert (tmp_path / table["diagram"]).read_text(encoding="utf-8").startswith("<?xml")
 
 
@@ -637,8 +641,8 @@ def test_a_bakeoff_suite_runs_on_a_clinic_with_a_questionnaire(clinic: Path, tmp
     rows = {row["model"]: row for row in record["rows"]}
     assert {"histogram-linear", "majority", "questionnaire"} <= set(rows)
     assert rows["questionnaire"]["floor"]
-    assert (tmp_path / "out" / record["tasks"][0]["bakeoff"]).is_file()
     assert record["tasks"][0]["bakeoff"] in write_suite(tmp_path / "out").read_text(encoding="utf-8")
+    assert (tmp_path / "out" / record["tasks"][0]["bakeoff"]).is_file()
 
 
 def test_the_suite_of_the_how_to_is_one() -> None:

@@ -15,6 +15,7 @@ from dermlab.core import words
 from dermlab.core.errors import DermlabError, InputError
 from dermlab.core.files import inside, read_json, write_text
 from dermlab.report import html, parts, plots
+from dermlab.report.critical_difference import draw_critical_difference
 from dermlab.report.photos import thumbnails
 
 FORMAT = 1
@@ -25,13 +26,20 @@ Json = dict[str, Any]
 
 
 def write_suite(folder: str | Path) -> Path:
-    """Write ``suite.html`` into a suite's folder and return its path.
+    """Write ``suite.html`` into a suite's folder, its diagrams and the reports of its bake-offs, and return its path.
 
     Raises:
         InputError: there is no ``results.json``, or it is of another format.
     """
     folder = Path(folder)
-    return write_text(folder / "suite.html", html.page("suite.html", view(read_results(folder), folder)))
+    record = read_results(folder)
+    for table in record["tables"]:
+        if table["diagram"]:
+            draw_critical_difference(table["across"], inside(folder, table["diagram"]))
+    for task in record["tasks"]:
+        if task.get("bakeoff"):
+            html.write_report(inside(folder, task["bakeoff"]).parent, photos=task["photos"])
+    return write_text(folder / "suite.html", html.page("suite.html", view(record, folder)))
 
 
 def read_results(folder: str | Path) -> Json:

@@ -13,7 +13,6 @@ import pandas as pd
 from dermlab import __version__
 from dermlab.bench.suites.config import PublishedValue, Suite
 from dermlab.core.device import environment
-from dermlab.core.errors import DermlabError
 from dermlab.core.files import atomic_path, write_json
 from dermlab.evaluate.across import across
 
@@ -26,14 +25,13 @@ OTHER_CASES = "other test cases"
 """Verdicts on ours beside theirs; the last where their test part was another, or nobody says which."""
 
 
-def assemble(suite: Suite, tasks: Sequence[Json], skipped: Sequence[Json], out: str | Path) -> Json:
+def assemble(suite: Suite, tasks: Sequence[Json], skipped: Sequence[Json]) -> Json:
     """Put the tasks' results together.
 
     Args:
         suite: the suite.
         tasks: what :func:`dermlab.bench.suites.work.run_task` returned for each.
         skipped: what was left out before it began.
-        out: the suite's folder, for the diagrams.
 
     Returns:
         The content of ``results.json``: ``{"format", "suite", "title", "about", "citation", "made_at", "dermlab",
@@ -64,7 +62,7 @@ def assemble(suite: Suite, tasks: Sequence[Json], skipped: Sequence[Json], out: 
         ],
         "rows": rows,
         "skipped": all_skipped,
-        "tables": averages(rows, {task["task"]: task["metric"] for task in tasks}, Path(out)),
+        "tables": averages(rows, {task["task"]: task["metric"] for task in tasks}),
         "published": [vars(value) for value in suite.values()],
         "beside": beside(rows, suite.values()),
         "elsewhere": [_family(item) for item in suite.elsewhere],
@@ -85,7 +83,7 @@ def write_results(record: Mapping[str, Any], out: str | Path) -> list[Path]:
     return written
 
 
-def averages(rows: Iterable[Json], metrics: Mapping[str, str], out: Path) -> list[Json]:
+def averages(rows: Iterable[Json], metrics: Mapping[str, str]) -> list[Json]:
     """Average each method's models over the tasks that every one of them has, and rank them over these.
 
     A mean over other tasks is another question: models that lack a task are left out of the mean by taking the task
@@ -94,7 +92,6 @@ def averages(rows: Iterable[Json], metrics: Mapping[str, str], out: Path) -> lis
     Args:
         rows: rows of all tasks.
         metrics: the metric of each task.
-        out: where diagrams go.
 
     Returns:
         For each method ``{"method", "tasks": [those all models have], "left_out": [tasks that some lack], "models":
@@ -138,19 +135,9 @@ def averages(rows: Iterable[Json], metrics: Mapping[str, str], out: Path) -> lis
             values.index = pd.Index(common)
             table["across"] = across(values)
             if table["across"]["critical_difference"] is not None:
-                table["diagram"] = _draw(table["across"], out / f"across-{method}.svg")
+                table["diagram"] = f"across-{method}.svg"  # the report draws it
         found.append(table)
     return found
-
-
-def _draw(found: Json, path: Path) -> str | None:
-    from dermlab.report.critical_difference import draw_critical_difference
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        return draw_critical_difference(found, path).name
-    except DermlabError:
-        return None
 
 
 def beside(rows: Iterable[Json], published: Sequence[PublishedValue]) -> list[Json]:

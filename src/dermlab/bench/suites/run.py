@@ -133,7 +133,7 @@ def _refuse_unknown(what: str, given: Sequence[str], known: Sequence[str]) -> No
 
 
 def run_suite(suite: Suite, request: Request, out: str | Path) -> Json:
-    """Run a suite and write ``results.json``, ``results.csv``, diagrams and ``suite.yaml`` into ``out``.
+    """Run a suite and write ``results.json``, ``results.csv`` and ``suite.yaml`` into ``out``.
 
     What an earlier run with the same ``out`` has finished is read, not repeated; tasks and models that are not here are
     named among the skipped, with what to do.
@@ -167,7 +167,7 @@ def run_suite(suite: Suite, request: Request, out: str | Path) -> Json:
         {"task": task.name, "model": "", "reason": place.missing, "why": "not here"}
         for task, place in selection.missing
     ]
-    record = assemble(suite, tasks, [*skipped, *failed], out)
+    record = assemble(suite, tasks, [*skipped, *failed])
     write_results(record, out)
     return record
 

@@ -420,7 +420,6 @@ def _bake(job: Job, dataset: Dataset, split: str, found: Json) -> None:
     from dermlab.bench.bakeoff import run_bakeoff
     from dermlab.bench.config import BakeoffConfig
     from dermlab.core.config import validate
-    from dermlab.report.html import write_report
 
     suite = job.suite
     assert suite.bakeoff is not None
@@ -438,8 +437,8 @@ def _bake(job: Job, dataset: Dataset, split: str, found: Json) -> None:
     config = validate(BakeoffConfig, fields, source=f"{suite.name}: bakeoff")
     out = job.place / "bakeoff"
     result = run_bakeoff(config, out)
-    write_report(out, photos=config.photos)
-    found["bakeoff"] = (out / "report.html").relative_to(job.out).as_posix()
+    found["bakeoff"] = (out / "report.html").relative_to(job.out).as_posix()  # the report draws it
+    found["photos"] = config.photos
     for outcome in result.outcomes:
         if outcome.status == "failed":
             found["skipped"].append(
