@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,9 +170,44 @@ def test_other_corruptions_are_not_passed_off_as_those_begun_with(
         robustness(run, Dataset.open(clinic), Corrupting(**FEW), made[0])
 
 
-def test_a_fine_tuned_run_is_refused_in_one_line(run: Path, clinic: Path, tmp_path: Path) -> None:
-    tuned = shutil.copytree(run, tmp_path / "tuned")
-    for file in tuned.glob("checkpoints/*/model.json"):
-        file.write_text(json.dumps({**json.loads(file.read_text()), "kind": "finetune"}))
-    with pytest.raises(InputError, match="holds a fine-tuned network"):
-        robustness(tuned, Dataset.open(clinic), Corrupting(**FEW), tmp_path / "out")
+@pytest.fixture(scope="module")
+def tuned(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fine-tuned network with everything that a photo passes: colour constancy, questionnaire, flips at test time."""
+    from dermlab.adapt.finetune.config import FinetuneSettings
+    from dermlab.adapt.finetune.run import run_finetune
+
+    settings = FinetuneSettings(
+        encoder="timm:test_resnet+random",
+        size_px=32,
+        frozen_epochs=1,
+        finetune_epochs=3,
+        batch_size=16,
+        learning_rate=1e-2,
+        max_train_samples=60,
+        head="fusion",
+        colour_constancy="grey_world",
+        tta="flips",
+        precision="fp32",
+        device="cpu",
+        n_boot=100,
+    )
+    return run_finetune(Dataset.open(clinic), settings, tmp_path_factory.mktemp("tuned") / "run").path
+
+
+def test_a_fine_tuned_network_sees_the_spoilt_photo_its_own_way(tuned: Path, clinic: Path, tmp_path: Path) -> None:
+    """Clean photos get the run's own answers, spoilt ones others."""
+    few = {"corruptions": ("cast", "blur"), "severities": (2,), "n_boot": 100}
+    found = robustness(tuned, Dataset.open(clinic), Corrupting(**few), tmp_path / "out")
+    table = read_predictions(tuned / "predictions.parquet").test()
+    said = {name: np.load(tmp_path / "out" / "features" / f"{name}.npy") for name in ("clean-0", "cast-2", "blur-2")}
+    np.testing.assert_allclose(said["clean-0"], table.probabilities(), atol=1e-5)
+    assert found["clean"]["top1"]["value"] == json.loads((tuned / "metrics.json").read_text())["top1"]["value"]
+    for name in ("cast-2", "blur-2"):
+        assert np.abs(said[name] - said["clean-0"]).max() > 1e-4
+        np.testing.assert_allclose(said[name].sum(axis=1), 1)
+
+
+def test_the_command_takes_a_fine_tuned_run(tuned: Path, clinic: Path, tmp_path: Path, capsys) -> None:
+    words = ["robustness", str(tuned), str(clinic), "--out", str(tmp_path / "out"), "--corruptions", "darker"]
+    assert main([*words, "--severities", "3", "--limit", "40", "--n_boot", "100", "--device", "cpu"]) == 0
+    assert "finetuned" in capsys.readouterr().out

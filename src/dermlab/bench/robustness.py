@@ -10,16 +10,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
-from dermlab.adapt.probe import FittedProbe, assemble, contaminations, over_classes, questionnaire_encoder
+from dermlab.adapt.finetune.run import FittedFinetune, open_fitted
+from dermlab.adapt.probe import (
+    FittedProbe,
+    FittedRun,
+    assemble,
+    contaminations,
+    over_classes,
+    questionnaire_encoder,
+)
 from dermlab.adapt.saving import load_head
 from dermlab.bench.curve_settings import Corrupting
-from dermlab.core.device import Runtime
+from dermlab.core.device import Runtime, resolve
 from dermlab.core.errors import InputError
 from dermlab.core.files import atomic_path, read_json, write_json
 from dermlab.core.fingerprint import hash_json
@@ -28,6 +37,7 @@ from dermlab.core.randomness import generator
 from dermlab.data import corruptions
 from dermlab.data.corruptions import CORRUPTIONS, corrupt
 from dermlab.data.decode import DecodeError, available_cores, decode_file
+from dermlab.data.pixel_cache import PixelRecipe, open_pixels, resize
 from dermlab.evaluate.cases import CaseSets, case_sets
 from dermlab.evaluate.compare import bootstrap_p, holm
 from dermlab.evaluate.intervals import interval, resample
@@ -72,13 +82,14 @@ def robustness(
     """Judge corrupted test photos by a saved model; what is done is kept in ``out`` and not done again.
 
     Args:
-        run: run folder of a finished probe (one of a bake-off's ``runs/`` too) that looks at photos.
+        run: run folder of a finished probe that looks at photos, or of a fine-tuned network (one of a bake-off's
+            ``runs/`` too).
         dataset: the data set that it was fitted on.
         settings: corruptions, severities, metrics, seed.
-        out: folder; ``features/`` in it keeps the vectors of what is done.
-        runtime: device and precision of the embedding.
-        batch_size: photos at a time in the embedding.
-        threads: decoding and corrupting.
+        out: folder; ``features/`` in it keeps the vectors (of a fine-tuned network the answers) of what is done.
+        runtime: device and precision of the encoder; of a fine-tuned network its recipe's precision where None.
+        batch_size: photos at a time in the encoder.
+        threads: decoding and corrupting for a probe; a fine-tuned network takes all cores.
 
     Returns:
         JSON-able, and the content of ``robustness.json``, the worst corruption first::
@@ -98,9 +109,9 @@ def robustness(
     Raises:
         InputError: the run looks at no photo, was fitted on other data or weights, or ``out`` was begun otherwise.
     """
-    probe = FittedProbe.open(run)
+    probe = open_fitted(run)
     encoder_name = probe.model["encoder_name"]
-    if encoder_name is None:
+    if isinstance(probe, FittedProbe) and encoder_name is None:
         raise InputError(f"{run}: {probe.model['name']} is no single encoder with a head; name the run of one")
     if probe.model["lineage"]["data_fingerprint"] != dataset.fingerprint:
         raise InputError(
@@ -127,16 +138,18 @@ def robustness(
     write_json(file, made_with)
     clean = Variant("clean", 0)
     variants = [clean, *(Variant(name, severity) for name in settings.corruptions for severity in settings.severities)]
-    paths = [dataset.paths[row] for row in rows.tolist()]
-    _embed_variants(
-        paths, image_ids, variants, out / "features", encoder_name, settings.seed, runtime, batch_size, threads
-    )
-    model = _Judge(probe, dataset, table, image_ids, rows)
+    spoil = _Spoil(dataset, settings.seed)
+    if isinstance(probe, FittedProbe):
+        _embed_variants(spoil, rows, variants, out / "features", encoder_name, runtime, batch_size, threads)
+        judged = _Judge(probe, dataset, table, image_ids, rows).predict
+    else:
+        _ask_variants(probe, dataset, spoil, table, rows, image_ids, variants, out / "features", runtime, batch_size)
+        judged = partial(_answered, table, probe.classes)
     evaluations = []
     found = None
     with progress("predict", len(variants), "variants") as advance:
         for variant in variants:
-            found = case_sets(model.predict(np.load(out / "features" / variant.file)), "test")
+            found = case_sets(judged(np.load(out / "features" / variant.file)), "test")
             evaluations.append(Evaluation(found.sets, settings.metrics))
             advance(1)
     assert found is not None
@@ -263,13 +276,145 @@ def _limited(table: Predictions, settings: Corrupting) -> Predictions:
     return table.with_frame(frame[frame["group"].isin(kept)].reset_index(drop=True))
 
 
-def _embed_variants(
-    paths: Sequence[Path],
+@dataclass(frozen=True)
+class _Spoil:
+    """Opens photos of a data set and does to them what a variant says.
+
+    Attributes:
+        dataset: whose photos.
+        seed: of what is random in corruptions.
+    """
+
+    dataset: Dataset
+    seed: int
+
+    def __call__(self, variant: Variant, row: int) -> np.ndarray:
+        """Return a photo, (H, W, 3) uint8.
+
+        Args:
+            variant: the corruption.
+            row: the photo, by its number in the data set.
+        """
+        path = self.dataset.paths[row]
+        try:
+            image = decode_file(path)
+        except DecodeError as error:
+            raise InputError(f"{path}: {error.reason}, though the run could read it") from None
+        if not variant.severity:
+            return image
+        name = str(self.dataset.image_ids[row])
+        return corrupt(image, variant.name, variant.severity, seed=self.seed, image_id=name)
+
+
+class _SpoiltPixels:
+    """The photos of a data set under one variant, made when they are looked at; read as a pixel cache is.
+
+    Attributes:
+        recipe: of the network that looks at them.
+        failures: photos that hold no image, as the pixel cache knows them.
+    """
+
+    def __init__(self, spoil: _Spoil, variant: Variant, recipe: PixelRecipe, failures: dict[int, str]) -> None:
+        self.recipe, self.failures = recipe, failures
+        self._spoil, self._variant = spoil, variant
+
+    def __len__(self) -> int:
+        return len(self._spoil.dataset)
+
+    def fill(self) -> None:
+        """Make nothing ahead."""
+
+    def images(self, indices: np.ndarray) -> list[np.ndarray]:
+        """Return photos as a list of (S, S, 3) uint8, black where there is none."""
+        from PIL import Image
+
+        size = self.recipe.size_px
+        return [
+            np.zeros((size, size, 3), np.uint8)
+            if row in self.failures
+            else resize(Image.fromarray(self._spoil(self._variant, row)), self.recipe)
+            for row in np.asarray(indices).tolist()
+        ]
+
+
+def _ask_variants(
+    tuned: FittedFinetune,
+    dataset: Dataset,
+    spoil: _Spoil,
+    table: Predictions,
+    rows: np.ndarray,
     image_ids: np.ndarray,
     variants: Sequence[Variant],
     folder: Path,
+    runtime: Runtime | None,
+    batch_size: int | None,
+) -> None:
+    """Write the probabilities (rows of the table, C) that fine-tuned networks give to every variant not there yet.
+
+    Each network sees the photos of its own fold, spoilt before its own preprocessing; colour constancy estimates the
+    light of the spoilt photo, and test-time views are those of the recipe. The questionnaire is as it is. All photos
+    of a case are spoilt alike.
+    """
+    from dermlab.adapt.finetune.fit import predict_rows
+    from dermlab.adapt.finetune.run import load_network
+
+    todo = [variant for variant in variants if not (folder / variant.file).exists()]
+    if not todo:
+        return
+    runtime = runtime or resolve("auto", tuned.model["settings"]["precision"])
+    photo_of = rows[pd.Index(image_ids).get_indexer(pd.Index(table.frame["image_id"].astype(str)))]
+    answers = {variant: np.zeros((len(table), len(tuned.classes))) for variant in todo}
+    with progress(f"ask {tuned.model['name']}, corrupted", len(todo) * len(table)) as advance:
+        for members, place in _folds(tuned, table):
+            network, settings = load_network(place)
+            network = network.to(runtime.device)
+            recipe = network.backbone.preprocess.recipe()
+            failures = {}
+            if settings.case != "image":  # a case shows photos that have no row in the table
+                cached = open_pixels(dataset.paths, recipe)
+                cached.fill()
+                failures = dict(cached.failures)
+            for variant in todo:
+                pixels: Any = _SpoiltPixels(spoil, variant, recipe, failures)
+                data = tuned.fold_data(dataset, place, settings, pixels, photo_of[members])
+                own = photo_of[members] if data.bags is None else data.bags.case_of[photo_of[members]]
+                asked, back = np.unique(own, return_inverse=True)
+                found = predict_rows(
+                    network,
+                    data,
+                    asked,
+                    runtime=runtime,
+                    batch_size=batch_size or settings.batch_size,
+                    tta=settings.tta,
+                )
+                answers[variant][members] = found[back]
+                advance(len(members))
+    for variant, found in answers.items():
+        with atomic_path(folder / variant.file) as temporary, open(temporary, "wb") as file:
+            np.save(file, found)
+
+
+def _folds(run: FittedRun, table: Predictions) -> Iterator[tuple[np.ndarray, Path]]:
+    """Yield the rows of a run's table that each fold answered, int64, and the fold's folder."""
+    keys = table.frame[["repeat", "fold"]].to_numpy(np.int64)
+    for repeat, fold in np.unique(keys, axis=0).tolist():
+        members = np.flatnonzero((keys == (repeat, fold)).all(axis=1))
+        yield members, run.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
+
+
+def _answered(table: Predictions, classes: Sequence[str], probabilities: np.ndarray) -> Predictions:
+    """Return the table with other probabilities (rows, C)."""
+    frame = table.frame.copy()
+    frame[[PROBABILITY + name for name in classes]] = probabilities
+    return table.with_frame(frame)
+
+
+def _embed_variants(
+    spoil: _Spoil,
+    rows: np.ndarray,
+    variants: Sequence[Variant],
+    folder: Path,
     encoder_name: str,
-    seed: int,
     runtime: Runtime | None,
     batch_size: int | None,
     threads: int | None,
@@ -281,42 +426,32 @@ def _embed_variants(
     if not todo:
         return
 
-    def make(job: tuple[Variant, int]) -> np.ndarray:
-        variant, place = job
-        try:
-            image = decode_file(paths[place])
-        except DecodeError as error:
-            raise InputError(f"{paths[place]}: {error.reason}, though the run could read it") from None
-        if not variant.severity:
-            return image
-        return corrupt(image, variant.name, variant.severity, seed=seed, image_id=str(image_ids[place]))
-
     def images() -> Iterator[np.ndarray]:
         n_threads = threads or available_cores()
-        jobs = [(variant, place) for variant in todo for place in range(len(paths))]
+        jobs = [(variant, row) for variant in todo for row in rows.tolist()]
         with ThreadPoolExecutor(n_threads) as pool:
-            waiting = [pool.submit(make, job) for job in jobs[: AHEAD * n_threads]]
+            waiting = [pool.submit(spoil, *job) for job in jobs[: AHEAD * n_threads]]
             following = iter(jobs[AHEAD * n_threads :])
             try:
                 while waiting:
                     yield waiting.pop(0).result()
                     job = next(following, None)
                     if job is not None:
-                        waiting.append(pool.submit(make, job))
+                        waiting.append(pool.submit(spoil, *job))
             finally:
                 for future in waiting:
                     future.cancel()
 
     held = np.zeros((0, 0), np.float32)
     done = 0
-    with progress(f"embed {encoder_name}, corrupted", len(todo) * len(paths)) as advance:
+    with progress(f"embed {encoder_name}, corrupted", len(todo) * len(rows)) as advance:
         for vectors in embed_stream(images(), encoder_name, runtime=runtime, batch_size=batch_size):
             held = np.concatenate([held, vectors]) if held.size else vectors
             advance(len(vectors))
-            while len(held) >= len(paths) and done < len(todo):
+            while len(held) >= len(rows) and done < len(todo):
                 with atomic_path(folder / todo[done].file) as temporary, open(temporary, "wb") as file:
-                    np.save(file, held[: len(paths)])
-                held = held[len(paths) :]
+                    np.save(file, held[: len(rows)])
+                held = held[len(rows) :]
                 done += 1
 
 
@@ -330,13 +465,10 @@ class _Judge:
         questionnaire = dataset.questionnaire(exclude_proxies=False)
         self.questionnaire = questionnaire.iloc[rows].reset_index(drop=True)
         place = pd.Index(image_ids).get_indexer(pd.Index(table.frame["image_id"].astype(str)))
-        self.folds = []
-        keys = table.frame[["repeat", "fold"]].to_numpy(np.int64)
-        for repeat, fold in np.unique(keys, axis=0).tolist():
-            members = np.flatnonzero((keys == (repeat, fold)).all(axis=1))
-            folder = probe.path / "checkpoints" / f"repeat{repeat}-fold{fold}"
-            encoder = questionnaire_encoder(folder)
-            self.folds.append((members, place[members], load_head(folder), encoder))
+        self.folds = [
+            (members, place[members], load_head(folder), questionnaire_encoder(folder))
+            for members, folder in _folds(probe, table)
+        ]
 
     def predict(self, features: np.ndarray) -> Predictions:
         """Return the run's test table with the answers to photos of these features (images, D)."""
@@ -344,7 +476,4 @@ class _Judge:
         for members, place, head, encoder in self.folds:
             X = assemble(features, self.questionnaire, encoder, len(features))[place]
             probabilities[members] = over_classes(head.predict_proba(X), head.classes_, self.classes)
-        frame = self.table.frame.copy()
-        for code, name in enumerate(self.classes):
-            frame[PROBABILITY + name] = probabilities[:, code]
-        return self.table.with_frame(frame)
+        return _answered(self.table, self.classes, probabilities)

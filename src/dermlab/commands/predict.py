@@ -78,6 +78,7 @@ def run(config: PredictConfig) -> PredictResult:
     """Predict ``config.data`` with the model of ``config.run``, or with the ensemble whose folder it is."""
     import numpy as np
 
+    from dermlab.adapt.finetune.run import open_fitted
     from dermlab.adapt.probe import contaminations, decisions
     from dermlab.bench.ensemble import ensemble_members
     from dermlab.data.dataset import Dataset
@@ -86,7 +87,7 @@ def run(config: PredictConfig) -> PredictResult:
     if config.out.suffix not in (".parquet", ".csv"):
         raise InputError(f"{config.out}: --out must end in .parquet or .csv")
     mixed = ensemble_members(config.run)
-    members = [(weight, _open(path)) for weight, path in mixed or [(1.0, config.run)]]
+    members = [(weight, open_fitted(path)) for weight, path in mixed or [(1.0, config.run)]]
     dataset = Dataset.open(config.data)
     probe = members[0][1]
     warnings: list[str] = []
@@ -139,17 +140,6 @@ def run(config: PredictConfig) -> PredictResult:
     }
     write_predictions(config.out, frame, meta)
     return PredictResult(config.out, len(frame), int((~usable).sum()), n_seen, tuple(warnings))
-
-
-def _open(path: Path) -> FittedProbe | FittedFinetune:
-    """Open a run folder, of a probe or of a fine-tuned network."""
-    from dermlab.adapt.finetune.run import KIND, FittedFinetune
-    from dermlab.adapt.probe import MODEL_FILE, FittedProbe
-    from dermlab.core.files import read_json
-
-    first = next(iter(sorted(path.glob(f"checkpoints/*/{MODEL_FILE}"))), None)
-    tuned = first is not None and read_json(first).get("kind") == KIND
-    return FittedFinetune.open(path) if tuned else FittedProbe.open(path)
 
 
 def _predict(

@@ -8,26 +8,23 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
+from dermlab.adapt.config import Embedding
 from dermlab.bench.curve_settings import Corrupting
 from dermlab.core import words
-from dermlab.core.device import Precision
 
 if TYPE_CHECKING:
     from dermlab.data.dataset import Dataset
 
 
-class RobustnessConfig(Corrupting):
+class RobustnessConfig(Embedding, Corrupting):
     """Options of ``dermlab robustness``."""
 
     positional: ClassVar[tuple[str, ...]] = ("run", "data")
 
-    run: Path = Field(description="run folder of a finished probe, or of a candidate of a bake-off (runs/NAME)")
+    run: Path = Field(description="run folder of a probe or a fine-tuning, or of a candidate of a bake-off (runs/NAME)")
     data: Path = Field(description="the data set folder that it was fitted on")
     out: Path = Field(description="folder to write; begun work in it is taken up")
     photo: str | None = Field(None, description="image_id of the photo shown under every corruption; none: the first")
-    device: str = Field("auto", description="auto, cpu, cuda:0 or mps")
-    precision: Precision = Field("auto", description="arithmetic of the embedding")
-    batch_size: int | None = Field(None, ge=1, description="photos at a time in the embedding; none chooses by device")
     threads: int | None = Field(None, ge=1, description="that decode and corrupt; default one for each CPU")
 
 
@@ -62,7 +59,7 @@ class RobustnessResult:
                     entry["title"],
                     *(words.score(item[found["metric"]]["value"], kind) for item in entry["severities"]),
                     words.points(_negative(drop["value"]), kind),
-                    f"{words.points(_negative(drop['high']), kind)} to {words.points(_negative(drop['low']), kind)}",
+                    words.gap_span({"low": _negative(drop["high"]), "high": _negative(drop["low"])}, kind),
                     words.p_value(entry["p_adjusted"]),
                     entry["verdict"],
                 ]
@@ -78,6 +75,7 @@ class RobustnessResult:
 
 def run(config: RobustnessConfig) -> RobustnessResult:
     """Corrupt, embed, predict, score, and write JSON and pictures."""
+    from dermlab.adapt.finetune.run import FittedFinetune, open_fitted
     from dermlab.bench.robustness import robustness
     from dermlab.core.device import resolve
     from dermlab.core.errors import InputError
@@ -87,12 +85,15 @@ def run(config: RobustnessConfig) -> RobustnessResult:
     dataset = Dataset.open(config.data)
     if config.photo is not None and config.photo not in set(dataset.image_ids.tolist()):
         raise InputError(f"photo: {config.photo!r} is not an image_id of {config.data}")
+    fitted, precision = open_fitted(config.run), config.precision
+    if isinstance(fitted, FittedFinetune) and precision == "auto":
+        precision = fitted.model["settings"]["precision"]
     found = robustness(
         config.run,
         dataset,
         Corrupting.model_validate(config.model_dump(include=set(Corrupting.model_fields))),
         config.out,
-        runtime=resolve(config.device, config.precision),
+        runtime=resolve(config.device, precision),
         batch_size=config.batch_size,
         threads=config.threads,
     )

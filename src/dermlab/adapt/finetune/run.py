@@ -15,6 +15,7 @@ from dermlab.adapt.finetune.config import FinetuneSettings
 from dermlab.adapt.probe import (
     MODEL_FILE,
     QUESTIONNAIRE_FILE,
+    FittedProbe,
     FittedRun,
     ProbeResult,
     assignment,
@@ -432,12 +433,17 @@ def balanced(rows: np.ndarray, codes: np.ndarray, most: int | None, random: np.r
     return np.sort(np.concatenate([shuffled[codes[shuffled] == code][:each] for code in found]))
 
 
-def _gains(pixels: Pixels, settings: FinetuneSettings) -> np.ndarray | None:
+def _gains(pixels: Pixels, settings: FinetuneSettings, rows: np.ndarray | None = None) -> np.ndarray | None:
     from dermlab.data.loader import photo_gains
 
     if settings.colour_constancy == "none":
         return None
-    return photo_gains(pixels, np.arange(len(pixels)), settings.colour_constancy)
+    return photo_gains(pixels, np.arange(len(pixels)) if rows is None else rows, settings.colour_constancy)
+
+
+def _photos_with(bags: Bags, rows: np.ndarray) -> np.ndarray:
+    """Return the photos of all cases that some photos belong to."""
+    return np.flatnonzero(np.isin(bags.case_of, bags.case_of[rows]) & (bags.case_of >= 0))
 
 
 def crop_source_px(settings: FinetuneSettings, preprocess: Preprocess) -> int | None:
@@ -560,7 +566,9 @@ class FittedFinetune(FittedRun):
 
         def found_by(place: Path) -> np.ndarray:
             network, settings = load_network(place, epoch=epoch)
-            data = self._data(dataset, place, network.backbone.preprocess.recipe(), settings)
+            data = self.fold_data(
+                dataset, place, settings, open_pixels(dataset.paths, network.backbone.preprocess.recipe())
+            )
             found = predict_rows(
                 network.to(runtime.device),
                 data,
@@ -576,12 +584,27 @@ class FittedFinetune(FittedRun):
 
         return self.average(dataset, photo_contents(dataset), found_by)
 
-    def _data(self, dataset: Dataset, place: Path, recipe: Any, settings: FinetuneSettings) -> FoldData:
+    def fold_data(
+        self,
+        dataset: Dataset,
+        place: Path,
+        settings: FinetuneSettings,
+        pixels: Pixels,
+        rows: np.ndarray | None = None,
+    ) -> FoldData:
+        """Return what the network of a fold is shown, to ask it about.
+
+        Args:
+            dataset: whose questionnaire, and which photos belong together.
+            place: the fold's folder.
+            settings: the recipe.
+            pixels: the photos under the network's recipe, as they are or something made of them.
+            rows: the photos that will be asked about, for colour constancy; None: all.
+        """
         from dermlab.adapt.finetune.fit import FoldData
 
         encoder = questionnaire_encoder(place)
         nobody = np.zeros(0, np.int64)
-        pixels = open_pixels(dataset.paths, recipe)
         bags = _find_bags(dataset, settings, pixels)
         codes = np.full(len(dataset if bags is None else bags), -1, np.int64)
         encoded = _encoded(dataset, encoder, bags)
@@ -592,10 +615,21 @@ class FittedFinetune(FittedRun):
             nobody,
             len(self.classes),
             *encoded,
-            gains=_gains(pixels, settings),
+            gains=_gains(pixels, settings, rows if bags is None or rows is None else _photos_with(bags, rows)),
             objective=objective_of(self.model),
             bags=bags,
         )
+
+
+def open_fitted(path: str | Path) -> FittedProbe | FittedFinetune:
+    """Open a run folder, of a probe or of a fine-tuned network.
+
+    Raises:
+        InputError: it holds no finished run.
+    """
+    first = next(iter(sorted(Path(path).glob(f"checkpoints/*/{MODEL_FILE}"))), None)
+    tuned = first is not None and read_json(first).get("kind") == KIND
+    return FittedFinetune.open(path) if tuned else FittedProbe.open(path)
 
 
 def objective_of(model: dict[str, Any]) -> Objective:
