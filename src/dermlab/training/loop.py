@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -100,9 +101,11 @@ def vanished_processes_told(fabric: Fabric) -> Iterator[None]:
     except RuntimeError as error:
         if fabric.world_size == 1 or not any(word in str(error) for word in ("gloo", "NCCL", "Connection", "peer")):
             raise
+        # gloo opens with a file of its own in brackets, and ends with advice for those who program it.
+        why = re.sub(r"^\[\S+\] ", "", first_line(error)).split(". ")[0]
         raise DermlabError(
-            f"another of the {fabric.world_size} processes has ended ({first_line(error)}); what was saved is kept, "
-            "and the same command goes on from it"
+            f"another of the {fabric.world_size} processes has ended ({why}); what was saved is kept, and the same "
+            "command goes on from it"
         ) from None
 
 
