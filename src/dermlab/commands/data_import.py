@@ -26,8 +26,8 @@ class DataImportConfig(Config):
     positional: ClassVar[tuple[str, ...]] = ("source", "path")
 
     source: str = Field(
-        description="layout: folder, csv, imagefolder, npz, medmnist, or a published set as pad-ufes-20, ham10000, ddi, "
-        "isic-2019 (a wrong word lists them all)"
+        description="layout: folder, csv, imagefolder, npz, medmnist, or a published set as pad-ufes-20, ham10000, "
+        "ddi, isic-2019 (a wrong word lists them all)"
     )
     path: Path = Field(description="where it lies: a folder, a table, an .npz file, or a MedMNIST flag")
     out: Path = Field(description="data set folder to write; one of the same source is brought up to date")
