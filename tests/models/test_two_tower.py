@@ -401,6 +401,11 @@ def test_a_concept_that_predicts_the_label_is_told_by_the_check(clinic, tmp_path
     main(call)
     findings = json.loads(capsys.readouterr().out)
     assert "proxy:concept:ruler" in [one["code"] for one in findings]
+    table.to_csv(tmp_path / "concepts.csv", index=False)  # where numbers are text
+    main([*call[:-2], str(tmp_path / "concepts.csv"), "--json"])
+    codes = [one["code"] for one in json.loads(capsys.readouterr().out)]
+    assert "proxy:concept:ruler" in codes
+    assert codes == [one["code"] for one in findings]
     table.assign(image_id="nobody").iloc[:1].to_csv(tmp_path / "other.csv", index=False)
     assert main([*call[:-2], str(tmp_path / "other.csv")]) == 2
     assert "no image of it is in" in capsys.readouterr().err
@@ -418,8 +423,7 @@ def test_concepts_joined_to_a_table_make_its_subgroups(clinic, tmp_path, capsys)
     scores.sample(frac=1, random_state=0).to_csv(tmp_path / "concepts.csv", index=False)
     call = ["evaluate", str(tmp_path / "table.csv"), "--join", str(tmp_path / "concepts.csv"), "--n_boot", "100"]
     assert main([*call, "--subgroups", "concept:hair", "--out", str(tmp_path / "out")]) == 0
-    (column,) = json.loads((tmp_path / "out" / "subgroups.json").read_text())["columns"]
-    assert column["column"] == "concept:hair"
+    column = json.loads((tmp_path / "out" / "subgroups.json").read_text())["columns"]["concept:hair"]
     joined = frame.merge(scores, on="image_id")["concept:hair"]
     found = {level["level"]: level["n"] for level in column["levels"]}
     assert sum(found.values()) == len(joined)

@@ -53,7 +53,9 @@ def finetuned(clinic: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder, _ = create_encoder("timm:test_resnet+random", size_px=32)
     said = {"name": "own", "made_from": ["synthetic-clinic"], "cautions": (), "told": ""}
     recipe = FINETUNE | {"encoder": str(export_encoder(encoder, folder / "encoder", **said))}
-    return run_finetune(Dataset.open(clinic), FinetuneSettings.model_validate(recipe), folder / "run").path
+    data = Dataset.open(clinic)
+    data = Dataset(clinic, data.card.model_copy(update={"licence_card": "synthetic-clinic"}), data.manifest)
+    return run_finetune(data, FinetuneSettings.model_validate(recipe), folder / "run").path
 
 
 def test_a_runs_card_has_every_section_and_each_figure_with_n_and_interval(histogram_run: Path) -> None:

@@ -15,6 +15,8 @@ from dermlab.core.errors import InputError
 from dermlab.core.files import write_json, write_text
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dermlab.audit import Finding
     from dermlab.data.dataset import Dataset
 
@@ -130,6 +132,16 @@ def run(config: DataCheckConfig) -> DataCheckResult:
     return DataCheckResult(config.folders, tuple(findings), config.waive, (*written, page))
 
 
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """Return a column of text as numbers where every value is one: delimited files hold nothing but text."""
+    import pandas as pd
+
+    if not pd.api.types.is_string_dtype(column):
+        return column
+    numbers = pd.to_numeric(column, errors="coerce")
+    return numbers if bool((numbers.notna() == column.notna()).all()) else column
+
+
 def _joined(datasets: list[Dataset], tables: tuple[Path, ...]) -> list[Dataset]:
     """Return the data sets with further columns of their photos, which no model gets unless a card lists them."""
     import pandas as pd
@@ -141,7 +153,7 @@ def _joined(datasets: list[Dataset], tables: tuple[Path, ...]) -> list[Dataset]:
         table = read_table(path)
         if "image_id" not in table or table["image_id"].duplicated().any():
             raise InputError(f"{path}: needs a column image_id that names each photo once")
-        table = table.assign(image_id=table["image_id"].astype(str))
+        table = table.apply(_as_numbers).assign(image_id=table["image_id"].astype(str))
         if not any(table["image_id"].isin(dataset.image_ids).any() for dataset in datasets):
             raise InputError(f"{path}: no image of it is in {', '.join(str(one.folder) for one in datasets)}")
         joined = []
