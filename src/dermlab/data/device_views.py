@@ -3,6 +3,7 @@
 Photos travel as uint8 and every view is made where the network is. Parameters are those of
 :func:`dermlab.data.augment.draw`; results lie within a grey level or two of :func:`dermlab.data.augment.render`, more
 only along hard edges where a view shrinks its photo to less than half (averages there are of samples).
+Blurs are convolutions, whose sums are not the same to the last bit each time (some 1e-6 of the range), even on a CPU.
 """
 
 from __future__ import annotations
