@@ -11,7 +11,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 SCRIPTS = (
-    *("training_batches.py", "embed.py", "finetune.py", "neighbours.py", "scaling.py", "bootstrap.py"),
+    *("training_batches.py", "views.py", "embed.py", "finetune.py", "neighbours.py", "scaling.py", "bootstrap.py"),
     "label_efficiency.py",
 )
 
