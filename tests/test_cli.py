@@ -49,7 +49,8 @@ def test_every_command_has_a_help_page_with_every_field_described(
     shown = capsys.readouterr().out
     for name, field in verbs.config_class(verb).model_fields.items():
         assert field.description, f"{verb}.{name} has no description"
-        assert name in shown or name.upper() in shown
+        word = field.alias or name
+        assert (f"--{word} " if field.alias else word) in shown or word.upper() in shown
     module = importlib.import_module(f"dermlab.commands.{verb}")
     assert module.__doc__.splitlines()[0].rstrip(".") == verbs.summary(verb)
 

@@ -163,7 +163,7 @@ def test_a_run_folder_is_not_overwritten_by_its_calibrated_form(
         (["evaluate"], "PREDICTIONS required"),
         (["evaluate", "absent.csv"], "absent.csv: no such file"),
         (["evaluate", "{a}"], "no column 'image_id'; name it with --id"),
-        (["evaluate", "{a}", *OPTIONS, "--split", "val"], "no rows of split 'val'; there are test"),
+        (["evaluate", "{a}", *OPTIONS, "--split", "val"], "no rows of split 'val', all are of 'test'"),
         (["evaluate", "{a}", *OPTIONS, "--n_boot", "3"], "n_boot"),
         (["evaluate", "{a}", *OPTIONS, "--scores", "odds"], "scores"),
         (["compare", "{a}"], "needs at least two predictions tables"),

@@ -302,7 +302,9 @@ class _Training:
         self.fabric = fabric
         self.place = folder.path / "checkpoints"
         self.model, self.backbone = build_method(settings)
-        self.model = self.model.to(runtime.device)
+        # As the views lie in memory. With filters of another layout, several processes' gradients of a patch embedding
+        # came out permuted (torch 2.14, gloo); test_devices.py holds it.
+        self.model = self.model.to(runtime.device, memory_format=torch.channels_last)
         self.init_lineage = list(self.backbone.lineage)
         assert settings.cache_px is not None
         recipes = [PixelRecipe(size_px=settings.cache_px, fit="short"), self.backbone.preprocess.recipe()]
