@@ -51,6 +51,8 @@ def test_triage_gives_reasons_and_exits_1_on_what_may_not_ship(capsys, tmp_path)
     assert main(["triage", "convnextv2_tiny", "hf-hub:suinleelab/monet", "--use", "commercial", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
     assert [(one["id"], one["verdict"]) for one in found] == [("convnextv2-fcmae", "blocked"), ("monet", "blocked")]
+    assert main(["triage", ""]) == 2  # a script's unset variable: not the folder that one stands in
+    assert "empty name" in capsys.readouterr().err
     (tmp_path / "weights.pth").write_bytes(b"x")
     assert main(["triage", str(tmp_path / "weights.pth"), "--use", "research"]) == 1
     assert "unknown" in capsys.readouterr().out

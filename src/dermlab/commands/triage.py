@@ -94,6 +94,8 @@ def run(config: TriageConfig) -> TriageResult:
     seen: dict[str, str] = {}
     silent: dict[str, str] = {}
     for name in config.names:
+        if not name.strip():
+            raise InputError("an empty name is no card and no path: is a variable of your script unset?")
         if name not in cards() and Path(name).expanduser().exists():
             try:
                 found, brought = find_cards(Path(name).expanduser())

@@ -117,6 +117,8 @@ def _places(folder: Path) -> dict[str, Path]:
     if encoder is not None:
         return {"": encoder}  # at the top, where timm and transformers look
     folds = sorted(file.parent for file in folder.glob("checkpoints/*/model.json"))
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
     if not folds:
         raise InputError(f"{folder}: holds no model; give the folder of a probe, a fine-tuning or an encoder")
     if not (folder / "done.json").is_file():
