@@ -287,3 +287,16 @@ def test_a_frozen_encoder_that_was_made_here_goes_along(
     found = pd.read_parquet(out).set_index("image_id").loc[own.index]
     columns = [name for name in own if name.startswith("p:")]
     np.testing.assert_allclose(found[columns], own[columns], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["photo IMG_001.jpg", r"photo IMG\_001\_crop.png", "patient Jane Doe left", "at p/17 x", "IMG_001"]
+)
+def test_an_id_goes_also_where_it_is_part_of_a_name(text: str) -> None:
+    from dermlab.report.push import _public, _without
+
+    hidden = frozenset({"IMG_001", "Jane Doe", "p/17", "612345"})
+    assert "[id]" in _without(text, hidden)
+    assert not any(name in _without(text, hidden).replace("\\", "") for name in hidden)
+    assert _public({"IMG_001": 1}, hidden) == {"[id]": 1}
+    assert _without("top-1 0.612345 of 40", hidden) == "top-1 0.612345 of 40"

@@ -145,7 +145,7 @@ def _files(path: Path) -> Iterator[Path]:
         yield from _files(path.parent)
         return
     if "checkpoints" in path.parts[-3:]:  # RUN/checkpoints/repeat0-fold0/…: the run says it
-        yield from _files(next(parent for parent in path.parents if parent.name == "checkpoints").parent)
+        yield from _files(next(parent for parent in (path, *path.parents) if parent.name == "checkpoints").parent)
         return
     if path.is_file():
         described = path if path.suffix in (".yaml", ".yml", ".json") else path.with_name(path.name + ".json")

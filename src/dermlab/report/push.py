@@ -193,6 +193,9 @@ def _holds_vectors(place: Path) -> bool:
     return f'"{VECTOR_HEAD}"' in (place / "head.json").read_text(encoding="utf-8")
 
 
+_WORD = re.compile(r"[\w.\-]+")
+
+
 def _identities(folder: Path) -> frozenset[str]:
     """Return the ids of photos, lesions and patients that the run was fitted, chosen or tested on."""
     found: set[str] = set()
@@ -209,10 +212,23 @@ def _identities(folder: Path) -> frozenset[str]:
 
 
 def _without(text: str, hidden: frozenset[str]) -> str:
-    """Return a text with ids of photos and patients blanked; Markdown writes their underscores with a backslash."""
+    """Return a text with ids of photos and patients blanked, also within a name: ``IMG_001.jpg``, ``IMG_001_crop``.
+
+    Markdown writes their underscores with a backslash.
+    """
+    # Ids with blanks or slashes are in no single word: they are looked for one by one, the longest first.
+    for odd in sorted((value for value in hidden if not _WORD.fullmatch(value)), key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(odd)}(?!\w)", "[id]", text)
 
     def blanked(found: re.Match[str]) -> str:
-        return "[id]" if found.group().replace("\\", "") in hidden else found.group()
+        word = found.group().replace("\\", "")
+        if word in hidden:
+            return "[id]"
+        if word.replace(".", "").isdigit():  # a metric's digits are nobody's number
+            return found.group()
+        parts = re.split(r"([._-])", word)
+        pieces = ("".join(parts[i:j]) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1))
+        return "[id]" if any(piece in hidden for piece in pieces) else found.group()
 
     return re.sub(r"(?:[\w\-]|\\_)+(?:\.(?:[\w\-]|\\_)+)*", blanked, text)
 
@@ -220,7 +236,7 @@ def _without(text: str, hidden: frozenset[str]) -> str:
 def _public(value: Any, hidden: frozenset[str]) -> Any:
     """Return JSON-able content without paths of this machine, examples in warnings, and ids of photos and patients."""
     if isinstance(value, Mapping):
-        return {key: _public(item, hidden) for key, item in value.items()}
+        return {_without(str(key), hidden): _public(item, hidden) for key, item in value.items()}
     if isinstance(value, list):
         return [_public(item, hidden) for item in value]
     return _without(anonymous(without_places(value)), hidden) if isinstance(value, str) else value
