@@ -6,7 +6,7 @@ blocked or unknown, with the chain of reasons. Engineering triage, not legal adv
 
 from __future__ import annotations
 
-from dermlab.licensing.card import LicenceCard, card, card_for, cards, read_card, write_card
+from dermlab.licensing.card import LicenceCard, card, card_for, cards, known_cards, read_card, write_card
 from dermlab.licensing.lineage import attributions, contaminated, contamination, contamination_warning, find_cards
 from dermlab.licensing.triage import USES, VERDICTS, Reason, Verdict, triage
 
@@ -24,6 +24,7 @@ __all__ = [
     "contamination",
     "contamination_warning",
     "find_cards",
+    "known_cards",
     "read_card",
     "triage",
     "write_card",

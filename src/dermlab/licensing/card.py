@@ -133,6 +133,11 @@ def cards() -> dict[str, LicenceCard]:
     return found
 
 
+def known_cards(own: Mapping[str, LicenceCard] | None = None) -> dict[str, LicenceCard]:
+    """Return the built-in cards by id, and those that an artefact brought along in place of them where ids agree."""
+    return {**cards(), **(own or {})}
+
+
 def read_card(path: str | Path) -> LicenceCard:
     """Read a card file. Raises :class:`InputError` naming the file and the field."""
     return validate(LicenceCard, read_yaml(path), source=str(path))

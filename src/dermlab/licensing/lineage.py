@@ -10,7 +10,7 @@ from typing import Any
 from dermlab.core.config import read_yaml, validate
 from dermlab.core.errors import InputError
 from dermlab.core.files import read_json
-from dermlab.licensing.card import NONE_STATED, QUOTE_WORDS, LicenceCard, cards, read_card
+from dermlab.licensing.card import NONE_STATED, QUOTE_WORDS, LicenceCard, cards, known_cards, read_card
 
 # Keys under which dermlab's artefacts keep card ids, what the data set's own card said, and cards of weights made here.
 CARD_KEY, LINEAGE_KEYS, DATA_KEY, OWN_KEY = "licence_card", ("lineage", "cards"), "data_card", "own_cards"
@@ -62,7 +62,7 @@ def contaminated(ids: Iterable[str], extra: Mapping[str, LicenceCard] | None = N
         ids: all cards behind an artefact, as :func:`find_cards` returns them.
         extra: further cards by the name they go by.
     """
-    known = {**cards(), **(extra or {})}
+    known = known_cards(extra)
     present = [known[name] for name in ids if name in known]
     found: dict[str, str] = {}
     for model in (card for card in present if card.kind == "model"):
@@ -75,7 +75,7 @@ def contaminated(ids: Iterable[str], extra: Mapping[str, LicenceCard] | None = N
 
 def attributions(ids: Iterable[str], extra: Mapping[str, LicenceCard] | None = None) -> list[tuple[str, str]]:
     """Return whom to name: (what is theirs, how to name them), for some cards and all that stands behind them."""
-    known = {**cards(), **(extra or {})}
+    known = known_cards(extra)
     named = (known[name] for name in _ancestors(ids, known) if name in known)
     return [(card.name, card.attribution) for card in named if card.attribution]
 
@@ -94,7 +94,7 @@ def contamination(ids: Iterable[str], data: str, extra: Mapping[str, LicenceCard
     Returns:
         The end of a sentence that starts with the weights' name, or None where no card says so.
     """
-    known = {**cards(), **(extra or {})}
+    known = known_cards(extra)
     behind, tested = _ancestors(ids, known), _ancestors([data], known)
     name = known[data].name if data in known else data
     for one in tested:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dermlab.core.errors import InputError
-from dermlab.licensing.card import QUESTIONS, LicenceCard, card_for, cards
+from dermlab.licensing.card import QUESTIONS, LicenceCard, card_for, known_cards
 from dermlab.licensing.terms import differ
 
 USES = ("research", "internal", "commercial", "commercial-medical")
@@ -236,7 +236,7 @@ def triage(
     """
     if use not in USES:
         raise InputError(f"use: {use!r} is not one of {', '.join(USES)}")
-    known = {**cards(), **(extra or {})}
+    known = known_cards(extra)
     return [_judge(name, use, strict, known) for name in ids]
 
 

@@ -20,7 +20,17 @@ from dermlab.core.errors import InputError
 from dermlab.core.files import read_json, write_text
 from dermlab.evaluate.assessment import PARTS, Assessment, Known, assess, write_parts
 from dermlab.evaluate.predictions import read_predictions
-from dermlab.licensing import USES, LicenceCard, Verdict, attributions, cards, contaminated, find_cards, triage
+from dermlab.licensing import (
+    USES,
+    LicenceCard,
+    Verdict,
+    attributions,
+    cards,
+    contaminated,
+    find_cards,
+    known_cards,
+    triage,
+)
 from dermlab.report import parts as analyses
 from dermlab.report.checklist import escaped, weighed
 
@@ -64,7 +74,7 @@ class Lineage:
 
     def datasets(self) -> list[str]:
         """Return the ids of the data sets among the cards."""
-        known = {**cards(), **(self.own or {})}
+        known = known_cards(self.own)
         return [name for name in self.ids if name in known and known[name].kind == "dataset"]
 
     def warnings(self) -> list[str]:
@@ -545,7 +555,7 @@ def _encoder_card(folder: Path, waived: Sequence[str]) -> str:
     stored = read_yaml(run / "config.yaml") if (run / "config.yaml").is_file() else {}
     done = read_json(run / "done.json") if (run / "done.json").is_file() else {}
     lineage = Lineage.of(place)
-    known = {**cards(), **(lineage.own or {})}
+    known = known_cards(lineage.own)
     own = next((known[name] for name in lineage.ids if name in known), None)
     architecture = str(config.get("architecture") or config.get("model_type") or "an image encoder")
     name = own.name if own is not None else architecture

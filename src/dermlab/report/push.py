@@ -19,7 +19,7 @@ from dermlab.adapt.probe import ENCODER_FOLDER, MODEL_FILE, PUSHED_FILE, SEEN_FI
 from dermlab.core.errors import DermlabError, InputError, first_line
 from dermlab.core.files import read_json
 from dermlab.evaluate.predictions import read_table
-from dermlab.licensing import LicenceCard, Verdict, cards, read_card
+from dermlab.licensing import Verdict, known_cards, read_card
 from dermlab.licensing.triage import BLOCKED, UNKNOWN, worst
 from dermlab.report.model_card import Lineage, anonymous, encoder_folder, folder_card, without_places
 
@@ -176,7 +176,7 @@ def _refusals(lineage: Lineage, verdicts: Sequence[Verdict], places: Iterable[Pa
     elif grave:
         first = max(grave, key=lambda verdict: verdict.verdict == BLOCKED)
         found["licence"] = f"{first.id} is {first.verdict} for {USE} use: {first.reasons[0].text}"
-    known: dict[str, LicenceCard] = {**cards(), **(lineage.own or {})}
+    known = known_cards(lineage.own)
     kept = [known[name] for name in lineage.ids if name in known and known[name].kind == "model"]
     kept = [card for card in kept if card.redistribution in ("no", "unknown")]
     if kept:
